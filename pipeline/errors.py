@@ -1,0 +1,142 @@
+"""Every way in which Assay gives up: one tree, an exit status for each kind, and a hint that says what to do next.
+
+An error names the resource and the region that it is about, and never holds a secret. `tasks.py` prints it with
+`describe()` and exits with its `exit_status`; nothing else turns an error into text.
+"""
+
+from typing import ClassVar
+
+
+class AssayError(Exception):
+    """The root of the tree: something went wrong that a user can act on."""
+
+    exit_status: ClassVar[int] = 1
+    default_hint: ClassVar[str] = ""
+
+    def __init__(
+        self, message: str, *, resource: str | None = None, region: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.resource = resource
+        self.region = region
+        self.hint = hint or self.default_hint
+
+    def __str__(self) -> str:
+        about = " in ".join(part for part in (self.resource, self.region) if part)
+        return f"{self.message} ({about})" if about else self.message
+
+    def describe(self) -> str:
+        """Return the error with its hint, as a user reads it on the terminal."""
+        return f"{self}\n  what to do: {self.hint}" if self.hint else str(self)
+
+
+class SpecInvalid(AssayError):
+    """A spec, a lock file or an option is wrong; `problems` lists all that is wrong with it, one line each."""
+
+    exit_status = 10
+    default_hint = "mend every line above; `invoke plan` shows what a spec means"
+
+    def __init__(self, message: str, problems: tuple[str, ...] = (), **about: str | None) -> None:
+        super().__init__("\n".join((message, *(f"  {problem}" for problem in problems))), **about)
+        self.problems = problems
+
+
+class BaseImageRefused(AssayError):
+    """The base image is missing, ambiguous, another owner's, or not the locked one (A01)."""
+
+    exit_status = 11
+    default_hint = "check base_image in the spec, and its lock file beside it"
+
+
+class CredentialsRefused(AssayError):
+    """There are no credentials, or the cloud does not accept them."""
+
+    exit_status = 12
+    default_hint = "run `aws sts get-caller-identity`, renew the credentials, and check the region"
+
+
+class CloudFailed(AssayError):
+    """A call to the cloud failed and repeating it would not help."""
+
+    exit_status = 13
+
+
+class CapacityMissing(CloudFailed):
+    """The cloud has no capacity for the instance type in any zone that the spec allows."""
+
+    exit_status = 14
+    default_hint = "try again later, or name another instance type in the spec"
+
+
+class DeadlinePassed(CloudFailed):
+    """A resource did not reach the state that was waited for in time."""
+
+    exit_status = 15
+
+
+class GuestUnreachable(AssayError):
+    """The guest does not answer: no ssh banner, a refused login, or a connection that broke."""
+
+    exit_status = 20
+    default_hint = "read the console log in the build's folder"
+
+
+class HostKeyMismatch(GuestUnreachable):
+    """The guest shows another host key than the one that its console printed (H28)."""
+
+    exit_status = 21
+    default_hint = "somebody may sit between you and the instance: do not connect by hand; build again"
+
+
+class GuestFailed(AssayError):
+    """The guest answers, but did not boot properly: cloud-init reports an error, or units failed."""
+
+    exit_status = 22
+    default_hint = "read the console log in the build's folder"
+
+
+class StepFailed(AssayError):
+    """A step of a guest program failed; the report has its output, and nothing ran after it."""
+
+    exit_status = 30
+    default_hint = "the report in the build's folder has the step's output"
+
+
+class ProofFailed(AssayError):
+    """A check failed, or could not be asked, at some layer: nothing is shared."""
+
+    exit_status = 40
+    default_hint = "the report in the build's folder lists each failed control"
+
+
+class ResidueFound(ProofFailed):
+    """Blocks of the sealed snapshot hold what must not ship: nothing is shared."""
+
+    exit_status = 41
+
+
+class ReleaseFailed(AssayError):
+    """Sharing failed; what was shared has been taken back."""
+
+    exit_status = 50
+
+
+class ResourcesLeaked(AssayError):
+    """Some resources could not be removed; they are listed in the report and cost money until they are."""
+
+    exit_status = 60
+    default_hint = "run `invoke sweep`; if that fails too, remove the listed resources by hand"
+
+
+class LocalCloudFailed(AssayError):
+    """The embedded EC2 could not be started or did not answer."""
+
+    exit_status = 70
+    default_hint = "run `invoke cloud.status`, then read the log that it names"
+
+
+class Interrupted(AssayError):
+    """Ctrl-C or SIGTERM: everything that was made has been removed, or is listed."""
+
+    exit_status = 130

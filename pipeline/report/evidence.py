@@ -1,0 +1,132 @@
+"""The evidence of a build: the one model behind every report. Renderings live in `render.py`."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = "1"
+
+
+class Layer(StrEnum):
+    """Where a control is served or proved; the letters are those of the control catalogue."""
+
+    HARDENED = "G"
+    SCRUBBED = "S"
+    LIVE = "L"
+    FRESH_BOOT = "B"
+    RAW = "R"
+    AWS = "A"
+
+
+class Status(StrEnum):
+    """What is known of a control at a layer. `UNREACHABLE` means that it could not be asked: it counts as a failure."""
+
+    PASS = "pass"  # noqa: S105
+    FAIL = "fail"
+    NOT_APPLICABLE = "not-applicable"
+    UNREACHABLE = "unreachable"
+
+
+class Frozen(BaseModel):
+    """A value of the evidence: it never changes after it was recorded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Result(Frozen):
+    """One step that ran or one check that was made, for the controls that it serves."""
+
+    controls: tuple[str, ...]
+    layer: Layer
+    status: Status
+    title: str
+    source: str
+    """What ran: `harden/sshd`, `checks/test_sshd.py::test_root_login`, `residue/build_keys` …"""
+    detail: str = ""
+    """The reason for anything but a pass; never a secret."""
+    changed: bool = False
+    """For a step: it changed the guest."""
+    seconds: float = 0.0
+
+
+class Finding(Frozen):
+    """Something that must not be there. It shows place, kind and fingerprint, never the secret itself."""
+
+    control: str
+    layer: Layer
+    kind: str
+    place: str
+    fingerprint: str
+    detail: str = ""
+
+
+class Stage(Frozen):
+    """One stage of the recipe, or a part of one, with its time in seconds."""
+
+    name: str
+    started: datetime
+    seconds: float
+    status: Status
+    detail: str = ""
+    parts: tuple["Stage", ...] = ()
+
+
+class Resource(Frozen):
+    """One thing that the build made in the cloud, and what became of it."""
+
+    kind: str
+    identity: str
+    region: str
+    created: datetime
+    removed: datetime | None = None
+    kept: bool = False
+    """True for what a build is for: the image and its snapshot."""
+
+
+class Leak(Frozen):
+    """A resource that should have been removed and could not be."""
+
+    kind: str
+    identity: str
+    region: str
+    reason: str
+
+
+class Image(Frozen):
+    """The image that the build made."""
+
+    image_id: str
+    name: str
+    region: str
+    snapshot_ids: tuple[str, ...]
+
+
+class BaseImage(Frozen):
+    """The image that the build started from (A01)."""
+
+    image_id: str
+    owner_id: str
+    name: str
+    creation_date: str
+
+
+class Evidence(Frozen):
+    """Everything that a build can show of itself; `report.json` is this model as JSON."""
+
+    schema_version: str = SCHEMA_VERSION
+    build_id: str
+    spec_name: str
+    spec_digest: str
+    region: str
+    started: datetime
+    finished: datetime | None = None
+    base_image: BaseImage | None = None
+    image: Image | None = None
+    stages: tuple[Stage, ...] = ()
+    results: tuple[Result, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    resources: tuple[Resource, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+    error: str | None = None
+    exit_status: int = 0
