@@ -1,0 +1,244 @@
+"""The verbs of Assay. Each task parses, calls, renders and exits; what it does lives in `pipeline/`.
+
+Imports of the pipeline happen inside the tasks, so that `invoke --list` stays as quick as Invoke itself.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from invoke import Collection, Context, Exit, task
+
+ROOT = Path(__file__).resolve().parent
+BUILDS = ROOT / "builds"
+DEFAULT_SPEC = "specs/debian-12-local.yaml"
+SPEC_HELP = f"the image's spec (default: {DEFAULT_SPEC})"
+
+
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """Turn an error of the tree into its text and its exit status; anything else is a defect, and shows as one."""
+    from pipeline.errors import AssayError
+
+    try:
+        yield
+    except AssayError as error:
+        print(error.describe(), file=sys.stderr)
+        leave(error.exit_status)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        leave(130)
+
+
+def leave(exit_status: int) -> NoReturn:
+    """End the process with a status and no further word."""
+    raise Exit(code=exit_status)
+
+
+@task(
+    help={
+        "spec": SPEC_HELP,
+        "on-error": "what becomes of the instance after a failure: cleanup, keep, or ask",
+        "json": "print the evidence as JSON, and nothing else, on standard output",
+        "update-base": "take the newest base image that matches, and move the lock to it",
+    }
+)
+def build(
+    _: Context, spec: str = DEFAULT_SPEC, on_error: str = "cleanup", json: bool = False, update_base: bool = False
+) -> None:
+    """Build an image, prove it, and share it as its spec says."""
+    with errors_explained():
+        from pipeline.build import build_image
+        from pipeline.options import open_cloud, parse_on_error
+        from pipeline.report.console import Console
+        from pipeline.spec import load_spec
+
+        loaded = load_spec(ROOT / spec)
+        console = Console(quiet=json)
+        evidence = build_image(
+            loaded,
+            spec_path=ROOT / spec,
+            session=open_cloud(loaded, start_local_cloud),
+            builds=BUILDS,
+            console=console,
+            on_error=parse_on_error(on_error),
+            update_base=update_base,
+        )
+        if json:
+            print(evidence.model_dump_json(indent=2))
+        leave(evidence.exit_status)
+
+
+@task(
+    help={
+        "spec": SPEC_HELP,
+        "offline": "do not ask the cloud: leave out what only it knows",
+        "json": "print the plan as JSON",
+    }
+)
+def plan(_: Context, spec: str = DEFAULT_SPEC, offline: bool = False, json: bool = False) -> None:
+    """Show everything that a build would do, the program for the guest included. Nothing is made, nothing is spent."""
+    with errors_explained():
+        from pipeline.options import open_cloud
+        from pipeline.plan import make_plan
+        from pipeline.spec import load_spec
+
+        loaded = load_spec(ROOT / spec)
+        session = None if offline else open_cloud(loaded, start_local_cloud)
+        made = make_plan(loaded, spec_path=ROOT / spec, session=session)
+        print(made.as_json() if json else made.as_text())
+
+
+@task(help={"ami": "the image to prove", "spec": SPEC_HELP, "json": "print the evidence as JSON"})
+def verify(_: Context, ami: str, spec: str = DEFAULT_SPEC, json: bool = False) -> None:
+    """Prove an image that exists: read its blocks, boot it as a consumer would, and take it all away again."""
+    with errors_explained():
+        from pipeline.options import open_cloud
+        from pipeline.prove import prove_image
+        from pipeline.report.console import Console
+        from pipeline.spec import load_spec
+
+        loaded = load_spec(ROOT / spec)
+        evidence = prove_image(
+            ami,
+            loaded,
+            spec_path=ROOT / spec,
+            session=open_cloud(loaded, start_local_cloud),
+            builds=BUILDS,
+            console=Console(quiet=json),
+        )
+        if json:
+            print(evidence.model_dump_json(indent=2))
+        leave(evidence.exit_status)
+
+
+@task(
+    help={
+        "build": "the build to share: its id, or `latest`",
+        "spec": SPEC_HELP,
+        "dry-run": "only show what would change",
+    }
+)
+def share(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC, dry_run: bool = False) -> None:
+    """Share the image of a build that was proved, as its spec says; what the spec no longer names is revoked."""
+    with errors_explained():
+        from pipeline.options import open_cloud
+        from pipeline.publish.sharing import share_build
+        from pipeline.spec import load_spec
+
+        loaded = load_spec(ROOT / spec)
+        session = open_cloud(loaded, start_local_cloud)
+        for line in share_build(session, loaded, BUILDS / build, dry_run=dry_run):
+            print(line)
+
+
+@task(
+    help={
+        "spec": "the spec whose cloud and region are swept",
+        "dry-run": "only show what would be removed",
+    }
+)
+def sweep(_: Context, spec: str = DEFAULT_SPEC, dry_run: bool = False) -> None:
+    """Remove what killed builds left behind: what their journals or the tags show, and nothing else."""
+    with errors_explained():
+        from pipeline.options import open_cloud
+        from pipeline.spec import load_spec
+        from pipeline.sweep import sweep_builds
+
+        session = open_cloud(load_spec(ROOT / spec), start_local_cloud)
+        swept = sweep_builds(session, BUILDS, dry_run=dry_run)
+        for line in swept.lines():
+            print(line)
+        leave(swept.exit_status)
+
+
+def local_cloud(*arguments: str) -> int:
+    """Run the local cloud's own command, a process and a house of its own, and return its exit status."""
+    return subprocess.run([sys.executable, "-m", "pipeline.localcloud", *arguments], cwd=ROOT, check=False).returncode
+
+
+def start_local_cloud() -> dict[str, str]:
+    """Start the local cloud if it does not run, and return the environment that its clients use."""
+    import json
+
+    from pipeline.errors import LocalCloudFailed
+
+    command = [sys.executable, "-m", "pipeline.localcloud", "start", "--json"]
+    started = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True)
+    if started.returncode:
+        raise LocalCloudFailed("the local cloud does not start")
+    environment: dict[str, str] = json.loads(started.stdout)["environment"]
+    return environment
+
+
+@task(name="start")
+def cloud_start(_: Context) -> None:
+    """Start the local cloud and print the exports with which any EC2 client uses it."""
+    leave(local_cloud("start"))
+
+
+@task(name="stop")
+def cloud_stop(_: Context) -> None:
+    """Stop the local cloud; its images, volumes and snapshots stay."""
+    leave(local_cloud("stop"))
+
+
+@task(name="status")
+def cloud_status(_: Context) -> None:
+    """Say whether the local cloud runs, where, and what it holds."""
+    leave(local_cloud("status"))
+
+
+@task(name="reset")
+def cloud_reset(_: Context) -> None:
+    """Stop the local cloud and remove all that it holds; the cached base images stay."""
+    leave(local_cloud("reset"))
+
+
+@task(help={"unit": "only the unit tests: seconds", "only": "a pytest expression (-k)"})
+def test(_: Context, unit: bool = False, only: str = "") -> None:
+    """Run the tests: the unit tests first, then the end-to-end tests on real guests."""
+    selection = ["-k", only] if only else []
+    status = pytest("-m", "not end_to_end", *selection)
+    if status in {0, NOTHING_COLLECTED if only else 0} and not unit:
+        status = pytest("-m", "end_to_end", *selection)
+    leave(status)
+
+
+NOTHING_COLLECTED = 5
+
+
+def pytest(*arguments: str) -> int:
+    """Run pytest in a process of its own and return its exit status."""
+    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode
+
+
+@task(help={"only": "one benchmark: build …"})
+def bench(_: Context, only: str = "") -> None:
+    """Measure beside the peers and the physical bound; writes builds/bench/NAME.json."""
+    with errors_explained():
+        from tests.bench import run_benchmarks
+
+        run_benchmarks(only, BUILDS / "bench", start_local_cloud)
+
+
+@task
+def lint(_: Context) -> None:
+    """Check style, format and types."""
+    bin_folder = Path(sys.executable).parent
+    commands = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
+    failed = [
+        command[0]
+        for command in commands
+        if subprocess.run([bin_folder / command[0], *command[1:]], cwd=ROOT).returncode
+    ]
+    leave(1 if failed else 0)
+
+
+cloud = Collection("cloud", cloud_start, cloud_stop, cloud_status, cloud_reset)
+namespace = Collection(build, plan, verify, share, sweep, test, bench, lint, cloud)
+os.environ.setdefault("PYTHONUNBUFFERED", "1")
