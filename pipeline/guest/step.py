@@ -1,5 +1,6 @@
 """A step: one small change to a guest, with the test that says whether it is needed. Pure values, nothing runs here."""
 
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -21,7 +22,12 @@ Script = str | tuple[str | Secret, ...]
 
 @dataclass(frozen=True)
 class Step:
-    """One change, run as root under `sh` (dash, busybox ash or bash)."""
+    """One change, run as root under `sh` (dash, busybox ash or bash).
+
+    Test and action run in `/` under `set -eu`, umask 022 and LC_ALL=C, without standard input; `exit` ends only them.
+    Under `set -e` every line of a test must hold, except that `! command` and all but the last part of `a && b` never
+    end a script: write `if command; then exit 1; fi` for what must not be, unless it is the last line.
+    """
 
     subject: str
     """The file that it comes from: `sshd`, `users`, `history` …"""
@@ -36,8 +42,8 @@ class Step:
 
 
 def reveal(script: Script) -> str:
-    """Return a script with its secrets, as the guest runs it."""
-    return render(script, lambda secret: secret.reveal)
+    """Return a script with its secrets, each quoted for the shell, as the guest runs it."""
+    return render(script, lambda secret: shlex.quote(secret.reveal))
 
 
 def mask(script: Script) -> str:

@@ -1,0 +1,139 @@
+# --- the machinery, the same in every program ---
+
+set +e
+set +x
+umask 022
+unset ENV BASH_ENV CDPATH HISTFILE
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
+HOME=/root LC_ALL=C TERM=dumb HISTSIZE=0 DEBIAN_FRONTEND=noninteractive
+export PATH HOME LC_ALL TERM HISTSIZE DEBIAN_FRONTEND
+
+# Run one function in a subshell, as strict as sh can be; leave its exit status in $status. It must never be called in a
+# condition: sh would then ignore errors inside of it.
+attempt() {
+    ( exec </dev/null >>output 2>&1; cd /; trap - HUP; set -eu; "$1" )
+    status=$?
+}
+
+# Leave the seconds since the boot in $now, without a process.
+read_clock() { read -r now rest </proc/uptime; }
+
+# Append a record: number, outcome, exit status, begin, end, output. The full stop at the end shows that it is whole.
+record() { printf '%s %s %s %s %s %s .\n' "$1" "$2" "$status" "$began" "$now" "$printed" >>records; }
+
+# Leave the end of what the step printed in $printed, as base64; a hyphen when it printed nothing.
+read_output() {
+    printed=-
+    if [ -s output ]; then printed=$(tail -c "$assay_output_bytes" output | base64 | tr -d '\n'); fi
+}
+
+# perform NUMBER required|optional tested|untested
+perform() {
+    case "$failed" in *" $1 $2 "*) halted=yes ;; esac
+    case "$recorded" in *" $1 "*) return ;; esac
+    status=0 printed=-
+    read_clock
+    began=$now
+    if [ -n "$halted" ]; then record "$1" skipped; return; fi
+    record "$1" began
+    : >output
+    decide "$1" "$3"
+    read_output
+    read_clock
+    record "$1" "$outcome"
+    if [ "$outcome$2" = failedrequired ]; then halted=yes; fi
+}
+
+# Leave the outcome of a step in $outcome: the test, the action when it is needed, and the test again.
+decide() {
+    if [ "$2" = tested ]; then
+        attempt "test_$1"
+        outcome=ok
+        if [ "$status" -eq 0 ]; then return; fi
+        : >output
+    fi
+    attempt "action_$1"
+    outcome=failed
+    if [ "$status" -ne 0 ]; then return; fi
+    outcome=changed
+    if [ "$2" = untested ]; then
+        if [ "$(tail -n 1 output)" = unchanged ]; then outcome=ok; fi
+        return
+    fi
+    attempt "test_$1"
+    if [ "$status" -eq 0 ]; then return; fi
+    outcome=failed
+    printf '\nthe action succeeded, but its test does not hold after it (exit status %s)\n' "$status" >>output
+}
+
+# The runner: all steps, in the background, whatever becomes of the connection.
+run() {
+    trap '' HUP
+    recorded=' ' failed=' ' halted=
+    while read -r number outcome rest; do
+        case "$outcome $rest" in
+        failed*' .') recorded="$recorded$number " failed="$failed$number required " ;;
+        ok*' .' | changed*' .') recorded="$recorded$number " ;;
+        esac
+    done <records
+    run_steps
+    printf 'end .\n' >>records
+}
+
+# Is the runner of this folder alive? A process id may have been given away again, so its working folder must match.
+is_running() {
+    runner=$(cat "$1/runner" 2>/dev/null)
+    [ -n "$runner" ] && [ "/proc/$runner/cwd" -ef "$1" ]
+}
+
+# Wait for the runners of other programs, and remove what they left.
+settle_others() {
+    for other in "$assay_state"/*/; do
+        other=${other%/}
+        if [ ! -d "$other" ] || [ "$other" = "$assay_run" ]; then continue; fi
+        while is_running "$other"; do nap; done
+        rm -rf "$other"
+    done
+}
+
+nap() { sleep 0.1 2>/dev/null || sleep 1; }
+
+# Print the records as they come, until the end or the death of the runner.
+follow() {
+    seen='' part='' line=''
+    while [ "$seen" != end ]; do
+        is_running .
+        dead=$?
+        while IFS= read -r line; do
+            line=$part$line part=
+            printf '%s %s\n' "$assay_nonce" "$line" || exit 1
+            if [ "$line" = 'end .' ]; then seen=end; fi
+        done
+        part=$part$line
+        if [ "$seen" = end ]; then break; fi
+        if [ "$dead" -ne 0 ]; then
+            printf '%s died %s .\n' "$assay_nonce" "$(tail -c 2000 trouble | base64 | tr -d '\n')"
+            return
+        fi
+        nap
+    done <records
+}
+
+main() {
+    assay_run=$assay_state/$assay_nonce
+    (umask 077 && mkdir -p "$assay_run") && cd "$assay_run" || exit 1
+    settle_others
+    if ! is_running .; then
+        if ! grep -qx 'end \.' records 2>/dev/null; then
+            (umask 077 && printf '\n' >>records)
+            run </dev/null >>trouble 2>&1 &
+            printf '%s\n' "$!" >runner
+        fi
+    fi
+    follow
+    # The reader acknowledges the end; if it cannot, the records stay for the same program to be run again.
+    if read -r answer; then
+        cd / && rm -rf "$assay_run"
+        rmdir "$assay_state" 2>/dev/null
+    fi
+}
