@@ -1,34 +1,67 @@
-"""The spec: one YAML file says what an image is to be. It is read once, into a frozen model, with all of its problems at once."""
+"""What a spec can say: frozen, and complete when it is made."""
 
+from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-AccountId = Annotated[str, Field(pattern=r"^\d{12}$", description="an AWS account: 12 digits")]
-UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
-Cidr = Annotated[str, Field(description="an IPv4 or IPv6 network, for example 203.0.113.7/32")]
+from pipeline.spec.types import (
+    AbsolutePath,
+    AccountId,
+    Cidr,
+    Description,
+    DeviceName,
+    Form,
+    FullName,
+    ImageId,
+    ImageName,
+    InstanceType,
+    KmsKeyId,
+    LoginName,
+    OneLine,
+    OrganizationalUnitArn,
+    OrganizationArn,
+    Parameter,
+    ProductCode,
+    PublicKey,
+    Region,
+    SecurityGroupId,
+    SubnetId,
+    TagKey,
+    TagValue,
+    UserName,
+    render_image_name,
+)
+
+Architecture = Literal["x86_64", "arm64"]
+
+
+def _is_word(value: object) -> str:
+    return "word" if isinstance(value, str) else "networks"
 
 
 class Part(BaseModel):
     """A part of the spec: frozen, and no key that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ImageFilter(Part):
     """The newest available image of one owner that matches. The owner is mandatory: names can be copied (A01)."""
 
-    name: str
+    name: OneLine
+    """The image's name; * and ? stand for what varies."""
     owner: AccountId
-    architecture: Literal["x86_64", "arm64"] = "x86_64"
+    architecture: Architecture = "x86_64"
 
 
 class BaseImage(Part):
     """Where the build starts: exactly one of the three."""
 
-    id: Annotated[str, Field(pattern=r"^ami-[0-9a-f]{8,17}$")] | None = None
+    id: ImageId | None = None
     filter: ImageFilter | None = None
-    parameter: Annotated[str, Field(pattern=r"^resolve:ssm:.+")] | None = None
+    parameter: Parameter | None = None
+    """A public or own SSM parameter that holds an image id."""
     owner: AccountId | None = None
     """Required beside `id` and `parameter`: the image must belong to this account."""
 
@@ -36,15 +69,19 @@ class BaseImage(Part):
 class Instance(Part):
     """The instance that the image is built on."""
 
-    type: str = "t3.small"
+    type: InstanceType = "t3.small"
 
 
 class Network(Part):
     """Where the build instance is launched; what is not named is the account's default, or made for the build."""
 
-    subnet_id: str | None = None
-    security_group_ids: tuple[str, ...] = ()
-    ssh_from: Literal["caller"] | tuple[Cidr, ...] = "caller"
+    subnet_id: SubnetId | None = None
+    security_group_ids: tuple[SecurityGroupId, ...] = ()
+    ssh_from: Annotated[
+        Annotated[Literal["caller"], Tag("word")] | Annotated[tuple[Cidr, ...], Field(min_length=1), Tag("networks")],
+        Discriminator(_is_word),
+    ] = "caller"
+    """Who may reach ssh on the build instance: `caller` is the address that this build comes from (A02)."""
     address: Literal["public", "private"] = "public"
 
 
@@ -53,28 +90,28 @@ class Ssh(Part):
 
     user: UserName = "admin"
     port: Annotated[int, Field(ge=1, le=65535)] = 22
-    key_file: str | None = None
-    """A private key of your own; without it the build makes a temporary ed25519 key pair (H26: 0600, or it is refused)."""
+    key_file: OneLine | None = None
+    """A private key of your own; without it the build makes a temporary ed25519 key pair (H26: 0600, or refused)."""
 
 
 class Sudo(Part):
     """A grant of sudo. Every grant says who decided it and why (H12)."""
 
-    who: str
-    why: str
-    commands: str = "ALL"
+    who: OneLine
+    why: OneLine
+    commands: OneLine = "ALL"
     password: bool = False
 
 
 class User(Part):
     """Somebody who may log in to instances of the image, with a key of their own (H09, H10)."""
 
-    name: UserName
-    full_name: str
-    keys: Annotated[tuple[str, ...], Field(min_length=1)]
+    name: LoginName
+    full_name: FullName
+    keys: Annotated[tuple[PublicKey, ...], Field(min_length=1)]
     """Public keys, as in authorized_keys: ed25519, ECDSA, or RSA of at least 3072 bits."""
-    shell: str = "/bin/bash"
-    groups: tuple[str, ...] = ()
+    shell: AbsolutePath = "/bin/bash"
+    groups: tuple[UserName, ...] = ()
     sudo: Sudo | None = None
 
 
@@ -109,38 +146,40 @@ class Harden(Part):
 class Scrub(Part):
     """What is kept although it would be scrubbed. Nothing, unless it is named here."""
 
-    keep_files: tuple[str, ...] = ()
+    keep_files: tuple[AbsolutePath, ...] = ()
 
 
 class BlockDevice(Part):
     """A disk of the image."""
 
-    device_name: str
+    device_name: DeviceName
     size_gib: Annotated[int, Field(ge=1, le=16384)]
     type: Literal["gp2", "gp3", "io1", "io2", "standard"] = "gp3"
+    iops: Annotated[int, Field(ge=100, le=256000)] | None = None
+    """Required for io1 and io2."""
 
 
 class Encryption(Part):
     """A customer key for the image's snapshots. The default key cannot be shared."""
 
-    kms_key_id: str
+    kms_key_id: KmsKeyId
 
 
 class Image(Part):
     """The image that the build makes."""
 
-    name: str = "{name}-{build_id}"
+    name: ImageName = "{name}-{build_id}"
     """A template over the spec's name, build_id and date (YYYYMMDD)."""
-    description: str = ""
-    tags: dict[str, str] = {}
-    architecture: Literal["x86_64", "arm64"] = "x86_64"
+    description: Description = ""
+    tags: Annotated[dict[TagKey, TagValue], Field(max_length=40)] = {}
+    architecture: Architecture = "x86_64"
     boot_mode: Literal["legacy-bios", "uefi", "uefi-preferred"] | None = None
     """None: as the base image."""
     imds: Literal["v2.0", "optional"] = "v2.0"
     encryption: Encryption | None = None
     block_devices: tuple[BlockDevice, ...] = ()
     """None given: the base image's root disk, in its own size."""
-    launch_user: UserName | None = "admin"
+    launch_user: LoginName | None = "admin"
     """The account that gets the launch key of every instance (H15); null: none, only `users` may log in."""
 
 
@@ -148,19 +187,19 @@ class Share(Part):
     """Who may launch the image."""
 
     accounts: tuple[AccountId, ...] = ()
-    organizations: tuple[str, ...] = ()
-    organizational_units: tuple[str, ...] = ()
+    organizations: tuple[OrganizationArn, ...] = ()
+    organizational_units: tuple[OrganizationalUnitArn, ...] = ()
     public: bool = False
-    product_codes: tuple[str, ...] = ()
+    product_codes: tuple[ProductCode, ...] = ()
     """Codes that the image must carry; read back and proved, never set (A11)."""
 
 
 class Spec(Part):
     """All of a spec file."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
+    name: Annotated[str, Form(r"[a-z0-9][a-z0-9.-]{0,62}", "a name: small letters, digits, . and -, at most 63")]
     cloud: Literal["local", "aws"] = "aws"
-    region: str
+    region: Region
     base_image: BaseImage
     instance: Instance = Instance()
     network: Network = Network()
@@ -168,7 +207,11 @@ class Spec(Part):
     users: tuple[User, ...] = ()
     harden: Harden = Harden()
     scrub: Scrub = Scrub()
-    checks: tuple[str, ...] = ()
+    checks: tuple[OneLine, ...] = ()
     """Your own testinfra files or folders, beside the spec; they run with ours."""
     image: Image = Image()
     share: Share = Share()
+
+    def image_name(self, build_id: str, day: date) -> str:
+        """Return the name of the image that a build on a day makes."""
+        return render_image_name(self.image.name, self.name, build_id, day)

@@ -1,0 +1,182 @@
+"""The rules that hold between values of a spec.
+
+They read the file's plain values, not the model: so they speak even when some other value is wrong, and a user sees all
+at once. A rule says nothing about a value that is not there, or not of its kind: the model says that.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline.spec.public_keys import fingerprint
+from pipeline.spec.types import LONGEST_BUILD_ID, LONGEST_IMAGE_NAME
+from pipeline.spec.yaml_source import Place, format_place
+
+Rule = Callable[[object, Path], Iterator[tuple[Place, str]]]
+
+
+def value_at(data: object, *place: str, default: object = None) -> object:
+    """Return the value at a place; the default where it, or anything around it, is not there."""
+    for key in place:
+        if not isinstance(data, dict) or key not in data:
+            return default
+        data = data[key]
+    return data
+
+
+def items_at(data: object, *place: str) -> list[object]:
+    """Return the items of the list at a place; none where there is no list."""
+    found = value_at(data, *place)
+    return found if isinstance(found, list) else []
+
+
+def name_one_base_image(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Want exactly one way to find the base image, and its owner pinned (A01)."""
+    base = value_at(data, "base_image")
+    if not isinstance(base, dict):
+        return
+    ways = [way for way in ("id", "filter", "parameter") if base.get(way) is not None]
+    if len(ways) != 1:
+        named = f"here are {' and '.join(ways)}" if ways else "none is there"
+        yield ("base_image",), f"needs exactly one of id, filter and parameter; {named}"
+    if "filter" in ways and base.get("owner") is not None:
+        yield ("base_image", "owner"), "belongs inside filter"
+    elif ways and "filter" not in ways and base.get("owner") is None:
+        yield ("base_image", "owner"), f"is required beside {ways[0]}: the account that must own the image (A01)"
+
+
+def let_somebody_in(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that somebody can log in to the image."""
+    if value_at(data, "image", "launch_user", default="admin") is None and not items_at(data, "users"):
+        yield ("users",), "nobody could log in: there are no users, and image.launch_user is null"
+
+
+def keep_users_apart(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that user names differ, and that each key is one person's (H09)."""
+    names: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    for number, user in enumerate(items_at(data, "users")):
+        name = value_at(user, "name")
+        if isinstance(name, str):
+            yield from _report_twin(("users", number, "name"), name, f"the name {name!r}", names)
+        for index, key in enumerate(items_at(user, "keys")):
+            identity = _identify(key)
+            if identity:
+                yield from _report_twin(("users", number, "keys", index), identity, "the same key", keys)
+
+
+def _identify(key: object) -> str | None:
+    try:
+        return fingerprint(key) if isinstance(key, str) else None
+    except (ValueError, IndexError):
+        return None
+
+
+def _report_twin(place: Place, identity: str, what: str, seen: dict[str, str]) -> Iterator[tuple[Place, str]]:
+    first = seen.setdefault(identity, format_place(place))
+    if first != format_place(place):
+        yield place, f"{what} stands at {first} already"
+
+
+def share_what_can_be_shared(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse what EC2 would not share, or not make public, before anything is spent (A10, A11)."""
+    encrypted = isinstance(value_at(data, "image", "encryption"), dict)
+    if value_at(data, "share", "public") is True:
+        if items_at(data, "share", "product_codes"):
+            yield ("share", "public"), "an image with product codes can never be public (A11)"
+        if encrypted:
+            yield ("share", "public"), "an encrypted image can never be public (A11)"
+    key = value_at(data, "image", "encryption", "kms_key_id")
+    shared = any(items_at(data, "share", to) for to in ("accounts", "organizations", "organizational_units"))
+    if shared and isinstance(key, str) and re.search(r"(^|:)alias/aws/", key):
+        yield (
+            ("image", "encryption", "kms_key_id"),
+            "the account's default key cannot be shared: name a key of your own",
+        )
+
+
+def name_images_shortly(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that the image's name fits when its fields are filled in (RegisterImage: 3-128 characters)."""
+    name, template = value_at(data, "name"), value_at(data, "image", "name", default="{name}-{build_id}")
+    if not isinstance(name, str) or not isinstance(template, str):
+        return
+    filled = (
+        template.replace("{name}", name).replace("{date}", "20250101").replace("{build_id}", "x" * LONGEST_BUILD_ID)
+    )
+    if len(filled) > LONGEST_IMAGE_NAME or len(filled) < 3:
+        length = f"makes names of {len(filled)} characters"
+        yield ("image", "name"), f"{length}: an image name has 3 to {LONGEST_IMAGE_NAME}"
+
+
+def agree_on_architecture(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that base image, instance and image are of one architecture; the local cloud has one only."""
+    wanted = value_at(data, "image", "architecture", default="x86_64")
+    base = value_at(data, "base_image", "filter", "architecture", default="x86_64")
+    if value_at(data, "base_image", "filter") is not None and base != wanted:
+        yield ("base_image", "filter", "architecture"), f"is {base}, but image.architecture is {wanted}"
+    instance = value_at(data, "instance", "type", default="t3.small")
+    offered = architecture_of(instance) if isinstance(instance, str) else wanted
+    if wanted in ("x86_64", "arm64") and offered != wanted:
+        yield ("instance", "type"), f"{instance} is {offered}, but image.architecture is {wanted}"
+    if value_at(data, "cloud") == "local" and wanted == "arm64":
+        yield ("image", "architecture"), "the local cloud runs x86_64 guests only"
+    if wanted == "arm64" and value_at(data, "image", "boot_mode") == "legacy-bios":
+        yield ("image", "boot_mode"), "arm64 boots by uefi only"
+
+
+def architecture_of(instance_type: str) -> str:
+    """Return the architecture of an instance type: Graviton families have a g after their number (EC2 naming rules)."""
+    family = instance_type.split(".")[0]
+    graviton = family == "a1" or re.match(r"[a-z]+[0-9]+[a-f-z]*g", family)
+    return "arm64" if graviton else "x86_64"
+
+
+def describe_disks_once(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that each disk has a name of its own, and provisioned ones their rate."""
+    seen: dict[str, str] = {}
+    for number, device in enumerate(items_at(data, "image", "block_devices")):
+        place = ("image", "block_devices", number)
+        name = value_at(device, "device_name")
+        if isinstance(name, str):
+            yield from _report_twin((*place, "device_name"), name, f"the device {name!r}", seen)
+        kind, rate = value_at(device, "type", default="gp3"), value_at(device, "iops")
+        if kind in ("io1", "io2") and rate is None:
+            yield (*place, "iops"), f"is required for {kind}"
+        if kind in ("gp2", "standard") and rate is not None:
+            yield (*place, "iops"), f"cannot be set for {kind}"
+
+
+def find_checks(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that the user's own checks are there, and that something would be collected from them."""
+    for number, check in enumerate(items_at(data, "checks")):
+        if not isinstance(check, str) or not check.strip() or "\0" in check:
+            yield ("checks", number), "is not a path"
+            continue
+        path = folder / check
+        if path.is_dir():
+            if not any(path.rglob("test_*.py")):
+                yield ("checks", number), f"the folder {check} holds no test_*.py"
+        elif not path.is_file():
+            yield ("checks", number), f"{check} is not there: checks are looked up beside the spec{_similar(path)}"
+        elif path.suffix != ".py":
+            yield ("checks", number), f"{check} is no Python file"
+
+
+def _similar(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return f"; there is {close[0]}" if close else ""
+
+
+RULES: tuple[Rule, ...] = (
+    name_one_base_image,
+    let_somebody_in,
+    keep_users_apart,
+    share_what_can_be_shared,
+    name_images_shortly,
+    agree_on_architecture,
+    describe_disks_once,
+    find_checks,
+)

@@ -1,0 +1,214 @@
+"""The single values of a spec: what each must look like, in a pattern for editors and in words for people."""
+
+import ipaddress
+import re
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from pipeline.spec.public_keys import check_public_key
+
+LONGEST_IMAGE_NAME = 128
+IMAGE_NAME_FIELDS = ("name", "build_id", "date")
+LONGEST_BUILD_ID = 32
+WIDEST_NETWORK = {4: 8, 6: 32}
+"""The shortest prefix from which ssh may come, by version of IP (A02)."""
+
+SYSTEM_ACCOUNTS = re.compile(
+    r"root|daemon|bin|sys|sync|games|man|lp|mail|news|uucp|proxy|www-data|backup|list|irc|_apt|nobody"
+    r"|messagebus|sshd|halt|shutdown|operator|adm|ftp|dbus|polkitd|chrony|tcpdump|rpc|tss"
+    r"|systemd-network|systemd-resolve|systemd-timesync"
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A text of a certain form. `meaning` says in words what `pattern` says to a machine."""
+
+    pattern: str
+    meaning: str
+
+    def check(self, text: str) -> str:
+        """Return the text; ValueError where it does not have this form."""
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(f"{shorten(text)} is not {self.meaning}")
+        return text
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
+
+
+def shorten(text: str) -> str:
+    """Return a text in quotes, fit for one line of a message."""
+    return repr(text if len(text) <= 60 else text[:57] + "…")
+
+
+def _check_account(text: str) -> str:
+    if text in {"amazon", "self", "aws-marketplace", "aws-backup-vault"}:
+        raise ValueError(f"{text!r} is an alias, which pins nobody: give the account's 12 digits (A01)")
+    if re.fullmatch(r"\d{4}-\d{4}-\d{4}", text):
+        raise ValueError(f"an account is written without dashes: {text.replace('-', '')!r}")
+    if not re.fullmatch(r"[0-9]{12}", text):
+        raise ValueError(f"{shorten(text)} is not an AWS account: 12 digits, in quotes")
+    return text
+
+
+def _check_region(text: str) -> str:
+    zone = re.fullmatch(r"([a-z]+(?:-[a-z]+)+-[0-9]+)[a-z]", text)
+    if zone:
+        raise ValueError(f"{text!r} is a zone: its region is {zone[1]!r}")
+    if not re.fullmatch(r"[a-z]{2,4}(-[a-z]+){1,3}-[0-9]{1,2}", text):
+        raise ValueError(f"{shorten(text)} is not a region, for example eu-central-1")
+    return text
+
+
+def _check_network(text: str) -> str:
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{shorten(text)} is not a network, for example 203.0.113.7/32") from None
+    if network.prefixlen == 0:
+        raise ValueError(f"{text!r} is the whole internet: name the networks that you come from, or `caller` (A02)")
+    if network.prefixlen < WIDEST_NETWORK[network.version]:
+        raise ValueError(
+            f"{text!r} is too wide: /{WIDEST_NETWORK[network.version]} is the widest that is opened for ssh (A02)"
+        )
+    if text != str(network):
+        raise ValueError(f"{text!r} must be written as {str(network)!r}")
+    return text
+
+
+def _check_login_name(text: str) -> str:
+    if SYSTEM_ACCOUNTS.fullmatch(text):
+        why = "nobody logs in as root: give a user sudo" if text == "root" else "choose another name"
+        raise ValueError(f"{text!r} is a system account: {why} (H03)")
+    return text
+
+
+def _check_absolute(text: str) -> str:
+    if not text.startswith("/") or ".." in text.split("/") or not text.isprintable():
+        raise ValueError(f"{shorten(text)} is not an absolute path")
+    return text
+
+
+def _check_one_line(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    if not text.isprintable():
+        raise ValueError("must be one line of printable characters")
+    return text
+
+
+def _check_full_name(text: str) -> str:
+    if set(text) & set(":,\\"):
+        raise ValueError("may not hold any of : , \\ because the password file cannot")
+    return _check_one_line(text)
+
+
+def _check_shareable_arn(text: str, kind: str, pattern: str) -> str:
+    if not re.fullmatch(rf"arn:aws[a-z-]*:organizations::[0-9]{{12}}:{pattern}", text):
+        raise ValueError(
+            f"{shorten(text)} is not the whole ARN of an {kind}: arn:aws:organizations::<12 digits>:"
+            + ("organization/o-…" if kind == "organization" else "ou/o-…/ou-…-…")
+        )
+    return text
+
+
+def _check_organization(text: str) -> str:
+    return _check_shareable_arn(text, "organization", r"organization/o-[a-z0-9]{10,32}")
+
+
+def _check_organizational_unit(text: str) -> str:
+    return _check_shareable_arn(text, "organizational unit", r"ou/o-[a-z0-9]{10,32}/ou-[0-9a-z]{4,32}-[0-9a-z]{8,32}")
+
+
+def render_image_name(template: str, name: str, build_id: str, day: date) -> str:
+    """Return an image name from a template that was checked."""
+    return template.format(name=name, build_id=build_id, date=day.strftime("%Y%m%d"))
+
+
+def _check_image_name(template: str) -> str:
+    """Refuse what EC2 would refuse after everything is built (RegisterImage: 3-128 of certain characters)."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError:
+        raise ValueError(f"{shorten(template)} has a brace without its other half") from None
+    for problem in _find_template_problems(parts):
+        raise ValueError(problem)
+    literal = "".join(part[0] for part in parts)
+    wrong = sorted(set(re.sub(r"[A-Za-z0-9()\[\] ./\-'@_]", "", literal)))
+    if wrong:
+        raise ValueError(f"image names may not hold {' '.join(map(repr, wrong))}: letters, digits and ()[] ./-'@_ only")
+    if not parts or len(literal) > LONGEST_IMAGE_NAME:
+        raise ValueError(f"image names have 3 to {LONGEST_IMAGE_NAME} characters")
+    return template
+
+
+def _find_template_problems(parts: list[tuple[str, str | None, str | None, str | None]]) -> Iterator[str]:
+    known = ", ".join(f"{{{field}}}" for field in IMAGE_NAME_FIELDS)
+    for _, field, specification, conversion in parts:
+        if field is not None and field not in IMAGE_NAME_FIELDS:
+            yield f"{{{field}}} is no field of an image name: {known}"
+        elif specification or conversion:
+            yield f"{{{field}}} takes no format or conversion: write it alone"
+
+
+ImageId = Annotated[str, Form(r"ami-([0-9a-f]{8}|[0-9a-f]{17})", "an image id, for example ami-0123456789abcdef0")]
+Parameter = Annotated[
+    str, Form(r"resolve:ssm:[A-Za-z0-9/_.-]+(:[A-Za-z0-9_.-]+)?", "a parameter: resolve:ssm:/path/of/parameter")
+]
+AccountId = Annotated[str, AfterValidator(_check_account), Field(json_schema_extra={"pattern": "^[0-9]{12}$"})]
+Region = Annotated[
+    str, AfterValidator(_check_region), Field(json_schema_extra={"pattern": "^[a-z]+(-[a-z]+)+-[0-9]+$"})
+]
+UserName = Annotated[
+    str, Form(r"[a-z_][a-z0-9_-]{0,31}", "a user name: lower case letters, digits, _ and -, at most 32, no digit first")
+]
+LoginName = Annotated[UserName, AfterValidator(_check_login_name)]
+Cidr = Annotated[str, AfterValidator(_check_network)]
+PublicKey = Annotated[str, AfterValidator(check_public_key)]
+AbsolutePath = Annotated[str, AfterValidator(_check_absolute)]
+OneLine = Annotated[str, AfterValidator(_check_one_line)]
+FullName = Annotated[str, AfterValidator(_check_full_name)]
+InstanceType = Annotated[
+    str, Form(r"[a-z][a-z0-9-]*[0-9][a-z0-9-]*\.[a-z0-9-]+", "an instance type, for example t3.small")
+]
+SubnetId = Annotated[
+    str, Form(r"subnet-([0-9a-f]{8}|[0-9a-f]{17})", "a subnet id, for example subnet-0123456789abcdef0")
+]
+SecurityGroupId = Annotated[
+    str, Form(r"sg-([0-9a-f]{8}|[0-9a-f]{17})", "a security group id, for example sg-0123456789abcdef0")
+]
+DeviceName = Annotated[
+    str, Form(r"/dev/(sd[a-z][0-9]{0,2}|xvd[a-z]{1,2}[0-9]{0,2})", "a device name, for example /dev/xvda or /dev/sda1")
+]
+KmsKeyId = Annotated[
+    str,
+    Form(
+        r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+|alias/[A-Za-z0-9/_-]+"
+        r"|mrk-[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+        "a KMS key: its ARN, its id, or alias/…",
+    ),
+]
+OrganizationArn = Annotated[str, AfterValidator(_check_organization)]
+OrganizationalUnitArn = Annotated[str, AfterValidator(_check_organizational_unit)]
+ProductCode = Annotated[
+    str,
+    Form(
+        r"[a-z0-9]{20,28}|[0-9A-F]{8}", "a product code: as AWS Marketplace shows it, about 25 small letters and digits"
+    ),
+]
+ImageName = Annotated[str, AfterValidator(_check_image_name)]
+Description = Annotated[str, Form(r"[ -~]{0,255}", "a description: at most 255 ASCII characters on one line")]
+TagKey = Annotated[
+    str, Form(r"(?!aws:|assay:)[^\x00-\x1f]{1,128}", "a tag key: 1 to 128 characters, and not aws:… or assay:…")
+]
+TagValue = Annotated[str, Form(r"[^\x00-\x1f]{0,256}", "a tag value: at most 256 characters")]
