@@ -2,7 +2,7 @@
 
 set +e
 set +x
-umask 022
+umask 077
 unset ENV BASH_ENV CDPATH HISTFILE
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
 HOME=/root LC_ALL=C TERM=dumb HISTSIZE=0 DEBIAN_FRONTEND=noninteractive
@@ -11,7 +11,7 @@ export PATH HOME LC_ALL TERM HISTSIZE DEBIAN_FRONTEND
 # Run one function in a subshell, as strict as sh can be; leave its exit status in $status. It must never be called in a
 # condition: sh would then ignore errors inside of it.
 attempt() {
-    ( exec </dev/null >>output 2>&1; cd /; trap - HUP; set -eu; "$1" )
+    ( exec </dev/null >>output 2>&1; cd /; umask 022; trap - HUP; set -eu; "$1" )
     status=$?
 }
 
@@ -121,11 +121,11 @@ follow() {
 
 main() {
     assay_run=$assay_state/$assay_nonce
-    (umask 077 && mkdir -p "$assay_run") && cd "$assay_run" || exit 1
+    mkdir -p "$assay_run" && cd "$assay_run" || exit 1
     settle_others
     if ! is_running .; then
         if ! grep -qx 'end \.' records 2>/dev/null; then
-            (umask 077 && printf '\n' >>records)
+            printf '\n' >>records
             run </dev/null >>trouble 2>&1 &
             printf '%s\n' "$!" >runner
         fi

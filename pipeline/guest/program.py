@@ -198,7 +198,7 @@ def parse_records(program: Program, lines: Iterable[str]) -> Iterator[StepResult
 
 def decode_output(printed: str, program: Program) -> str:
     """Return what a step printed: base64 to text, without control characters, secrets masked."""
-    raw = base64.b64decode(printed)
+    raw = base64.b64decode(printed, validate=True)
     return visible(mask_secrets(raw.decode(errors="replace"), program, cut=len(raw) >= OUTPUT_BYTES)).strip("\n")
 
 
