@@ -1,0 +1,86 @@
+"""What the engine searches for: a rule has forms that trigger it, and says of each trigger whether it is a match."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.residue.encodings import (
+    BASE64_SHIFTS,
+    Encoding,
+    Form,
+    base64_form,
+    decode_base64,
+    decode_utf16,
+    literal_form,
+    utf16_form,
+)
+
+
+def fingerprint_of(secret: bytes) -> str:
+    """Return what a report may show of a secret: 12 digits of its SHA-256."""
+    return hashlib.sha256(secret).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What a rule saw around a trigger."""
+
+    fingerprint: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """One form of one rule. The engine finds the form; the rule decides."""
+
+    form: Form = field(repr=False)
+    encoding: Encoding
+
+
+class Rule(Protocol):
+    """Something that must not be on a disk."""
+
+    @property
+    def identity(self) -> str:
+        """The rule's name in reports."""
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The controls of the catalogue that a match violates; the first is the one that a finding carries."""
+
+    @property
+    def kind(self) -> str:
+        """What was found, in words."""
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How many bytes before and after the start of a trigger the rule wants to see."""
+
+    def triggers(self) -> tuple[Trigger, ...]:
+        """Return every form that the rule is triggered by."""
+
+    def examine(self, window: bytes, place: int, trigger: Trigger) -> Sighting | None:
+        """Decide about a trigger whose form begins at `place` in `window`."""
+
+
+def dress(form: Form) -> tuple[Trigger, ...]:
+    """Return the triggers of a form: plain, in UTF-16, and in base64 wherever it may begin."""
+    return (
+        Trigger(form, Encoding.PLAIN),
+        Trigger(utf16_form(form), Encoding.UTF16),
+        *(Trigger(base64_form(form, shift), encoding) for encoding, shift in BASE64_SHIFTS.items()),
+    )
+
+
+def undress(window: bytes, place: int, encoding: Encoding) -> tuple[bytes, int]:
+    """Return a window as it was before it was encoded, and where `place` is in that."""
+    if encoding is Encoding.UTF16:
+        return decode_utf16(window, place)
+    if encoding in BASE64_SHIFTS:
+        return decode_base64(window, place, BASE64_SHIFTS[encoding])
+    return window, place
+
+
+def dress_text(text: bytes) -> tuple[Trigger, ...]:
+    """Return the triggers of a literal text."""
+    return dress(literal_form(text))

@@ -1,0 +1,171 @@
+"""The proof over whole disks: nothing that could not be read passes, and the digest is one of content."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import AssayError
+from pipeline.report.evidence import Status
+from pipeline.residue.blocks import BlockUnreadable, RawFile, open_image
+from pipeline.residue.proof import prove_raw
+from pipeline.residue.secrets import build_secrets
+
+BLOCK = 8192
+TOKEN = "tok-" + os.urandom(12).hex()
+SECRETS = build_secrets(tokens={"deploy token": TOKEN})
+
+
+@dataclass
+class Disk:
+    """A disk in memory, of which some blocks cannot be read."""
+
+    data: bytes
+    broken: frozenset[int] = frozenset()
+    breaks_off_at: int | None = None
+    block_size: int = BLOCK
+    asked: list[int] = field(default_factory=list)
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data)
+
+    def indices(self) -> Iterator[int]:
+        return (index for index in range(len(self.data) // BLOCK) if any(self.block(index)))
+
+    def block(self, index: int) -> bytes:
+        return self.data[index * BLOCK : (index + 1) * BLOCK]
+
+    def read(self, index: int) -> bytes:
+        self.asked.append(index)
+        if index in self.broken:
+            raise BlockUnreadable("its checksum is wrong", resource=f"block {index}")
+        return self.block(index)
+
+    def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes | AssayError]]:
+        for index in indices:
+            if index == self.breaks_off_at:
+                raise BlockUnreadable("the snapshot is public")
+            try:
+                yield index, self.read(index)
+            except BlockUnreadable as problem:
+                yield index, problem
+
+
+def disk_with(text: bytes, place: int = 3 * BLOCK - 5, **options) -> Disk:
+    data = bytearray(b"x" * 8 * BLOCK)
+    data[place : place + len(text)] = text
+    return Disk(bytes(data), **options)
+
+
+def test_a_secret_of_the_build_fails_and_is_found_but_not_shown() -> None:
+    results, findings, _ = prove_raw(disk_with(TOKEN.encode()), SECRETS)
+    assert [(result.status, result.controls) for result in results] == [
+        (Status.FAIL, ("S07", "R03")),
+        (Status.PASS, ("R01",)),
+    ]
+    (finding,) = findings
+    assert (finding.place, finding.control) == (f"offset {3 * BLOCK - 5}", "S07")
+    assert TOKEN not in repr((results, findings))
+
+
+def test_a_clean_disk_passes() -> None:
+    results, findings, _ = prove_raw(disk_with(b""), SECRETS)
+    assert {result.status for result in results} == {Status.PASS}
+    assert findings == ()
+
+
+@pytest.mark.parametrize("fault", [{"broken": frozenset({2})}, {"breaks_off_at": 5}])
+def test_what_cannot_be_read_never_passes(fault: dict) -> None:
+    results, findings, _ = prove_raw(disk_with(b"", **fault), SECRETS)
+    assert {result.status for result in results} == {Status.UNREACHABLE}
+    assert findings == ()
+
+
+def test_a_disk_without_a_written_block_proves_nothing() -> None:
+    results, _, _ = prove_raw(Disk(bytes(4 * BLOCK)), SECRETS)
+    assert {result.status for result in results} == {Status.UNREACHABLE}
+
+
+def test_the_range_that_could_not_be_read_is_named() -> None:
+    results, _, _ = prove_raw(disk_with(b"", broken=frozenset({2, 3})), SECRETS)
+    assert f"bytes {2 * BLOCK}-{4 * BLOCK - 1}: its checksum is wrong" in results[-1].detail
+
+
+def test_a_source_that_ends_early_never_passes() -> None:
+    disk = disk_with(b"")
+    disk.read_many = lambda indices: iter([(0, disk.block(0))])  # type: ignore[method-assign]
+    results, _, _ = prove_raw(disk, SECRETS)
+    assert {result.status for result in results} == {Status.UNREACHABLE}
+
+
+def test_what_is_found_beside_an_unreadable_block_still_fails() -> None:
+    results, _, _ = prove_raw(disk_with(TOKEN.encode(), place=10, broken=frozenset({5})), SECRETS)
+    assert results[0].status is Status.FAIL
+
+
+def test_a_secret_that_cannot_be_searched_for_does_not_pass() -> None:
+    results, _, _ = prove_raw(disk_with(b""), build_secrets(passwords={"short": "test"}))
+    assert results[0].status is Status.NOT_APPLICABLE
+
+
+def test_the_digest_is_one_of_content() -> None:
+    clean, same, other = disk_with(b""), disk_with(b""), disk_with(b"y")
+    digests = [prove_raw(disk, ())[2] for disk in (clean, same, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_digest_does_not_ask_whether_zeros_were_written() -> None:
+    disk = Disk(b"x" * BLOCK + bytes(BLOCK) + b"y" * BLOCK)
+    dense = Disk(disk.data)
+    dense.indices = lambda: iter(range(3))  # type: ignore[method-assign]
+    assert prove_raw(disk, ())[2] == prove_raw(dense, ())[2]
+
+
+def test_a_raw_file_is_read_by_its_written_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "disk.raw"
+    with path.open("wb") as file:
+        file.truncate(64 * BLOCK)
+        file.seek(40 * BLOCK + 100)
+        file.write(TOKEN.encode())
+    with open_image(path, BLOCK) as image:
+        assert 40 in list(image.indices())
+        assert len(list(image.indices())) < 64
+        _, findings, _ = prove_raw(image, SECRETS)
+    assert findings[0].place == f"offset {40 * BLOCK + 100}"
+
+
+def test_a_file_that_shrinks_while_it_is_read_never_passes(tmp_path: Path) -> None:
+    path = tmp_path / "disk.raw"
+    path.write_bytes(b"x" * 4 * BLOCK)
+    with RawFile(path, BLOCK) as image:
+        os.truncate(path, BLOCK)
+        results, _, _ = prove_raw(image, SECRETS)
+    assert {result.status for result in results} == {Status.UNREACHABLE}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"QFI\xfbno header at all"])
+@pytest.mark.subprocess
+def test_what_is_no_image_is_a_clear_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "disk"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(AssayError) as refused:
+        open_image(path)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.subprocess
+def test_a_qcow2_image_is_searched_with_what_it_is_based_on(tmp_path: Path) -> None:
+    import subprocess
+
+    base, overlay = tmp_path / "base.raw", tmp_path / "disk.qcow2"
+    base.write_bytes(b"x" * 2 * BLOCK + TOKEN.encode() + b"x" * (6 * BLOCK - len(TOKEN)))
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", overlay], check=True)
+    with open_image(overlay, BLOCK) as image:
+        _, findings, _ = prove_raw(image, SECRETS)
+        folder = image._folder  # type: ignore[attr-defined]
+    assert findings[0].place == f"offset {2 * BLOCK}"
+    assert not folder.exists()
