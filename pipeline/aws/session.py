@@ -1,0 +1,312 @@
+"""The way to the cloud: clients, who calls, and what a refusal means. The only importer of boto3 and botocore."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Literal, overload
+from urllib.parse import urlsplit
+
+from pipeline.errors import CapacityMissing, CloudFailed, CredentialsRefused
+
+if TYPE_CHECKING:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+    from mypy_boto3_ebs.client import EBSClient
+    from mypy_boto3_ec2.client import EC2Client
+    from mypy_boto3_ssm.client import SSMClient
+    from mypy_boto3_sts.client import STSClient
+
+ServiceName = Literal["ec2", "ebs", "sts", "ssm"]
+
+ATTEMPTS = 8
+"""Of one call, in botocore's standard mode: throttling, 5xx and broken connections are tried again, with jitter."""
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+CONNECTIONS = 64
+"""EBS direct is read with dozens of requests in flight; botocore's own default of 10 would queue them."""
+
+CREDENTIAL_CODES = frozenset(
+    {
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "RequestExpired",
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "MissingAuthenticationToken",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+        "OptInRequired",
+    }
+)
+CAPACITY_CODES = frozenset(
+    {"InsufficientInstanceCapacity", "InsufficientHostCapacity", "InsufficientReservedInstanceCapacity"}
+)
+THROTTLING_CODES = frozenset(
+    {
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+    }
+)
+HINTS = {
+    "UnauthorizedOperation": "grant the caller the permission for this call; `ci/` has the policy that a build needs",
+    "AccessDenied": "grant the caller the permission for this call",
+    "AccessDeniedException": "grant the caller the permission for this call",
+    "VcpuLimitExceeded": "ask for a higher quota of vCPUs in this region, or name a smaller instance type",
+    "InstanceLimitExceeded": "ask for a higher quota of instances in this region, or sweep old ones",
+    "PendingVerification": "the account is being verified in this region: wait for the mail that says it is done",
+    "VPCIdNotSpecified": "the account has no default VPC: name network.subnet_id in the spec",
+    "Unsupported": "the instance type or an option does not exist in this zone: name another one in the spec",
+    "InvalidAMIName.Duplicate": "another image has this name: change image.name in the spec",
+    "OperationNotPermitted": "an account setting or a protection forbids this: see the message",
+}
+CONNECTION_CODE = "NoConnection"
+"""Our own code for a call that got no answer at all: it may or may not have happened."""
+
+
+class Session:
+    """One caller in one region. Clients are made once for each service and shared between threads."""
+
+    def __init__(self, source: "boto3.Session", region: str, endpoint_url: str | None = None) -> None:
+        self.region = region
+        self.endpoint_url = endpoint_url
+        self._source = source
+        self._clients: dict[tuple[str, bool], Any] = {}
+        self._lock = threading.Lock()
+
+    @overload
+    def client(self, name: Literal["ec2"], *, once: bool = False) -> "EC2Client": ...
+    @overload
+    def client(self, name: Literal["ebs"], *, once: bool = False) -> "EBSClient": ...
+    @overload
+    def client(self, name: Literal["ssm"], *, once: bool = False) -> "SSMClient": ...
+    @overload
+    def client(self, name: Literal["sts"], *, once: bool = False) -> "STSClient": ...
+
+    def client(self, name: ServiceName, *, once: bool = False) -> Any:
+        """Return the client of a service. With `once` it never repeats a call: for calls that make a thing twice."""
+        with self._lock:
+            if (name, once) not in self._clients:
+                self._clients[name, once] = self._source.client(
+                    name,
+                    region_name=self.region,
+                    endpoint_url=self.endpoint_url,
+                    config=client_config(1 if once else ATTEMPTS, loopback=is_loopback(self.endpoint_url)),
+                )
+            return self._clients[name, once]
+
+    @cached_property
+    def caller(self) -> tuple[str, str]:
+        """The account's id and the caller's ARN, asked once. Raises CredentialsRefused."""
+        with cloud_errors("the caller's identity", self.region):
+            identity = self.client("sts").get_caller_identity()
+        return identity["Account"], identity["Arn"]
+
+    @property
+    def account_id(self) -> str:
+        """The account that is billed: 12 digits."""
+        return self.caller[0]
+
+    @property
+    def caller_arn(self) -> str:
+        """The user or role that calls."""
+        return self.caller[1]
+
+    @property
+    def loopback(self) -> bool:
+        """True when the cloud is on this machine, whether the spec or the environment says so."""
+        return is_loopback(self.client("ec2").meta.endpoint_url)
+
+    @property
+    def cloud(self) -> str:
+        """Which cloud and whose account this is, so that a journal is never swept in another one."""
+        return f"{'local' if self.loopback else 'aws'}/{self.account_id}"
+
+    def in_region(self, region: str) -> "Session":
+        """Return the same caller in another region."""
+        return self if region == self.region else Session(self._source, region, self.endpoint_url)
+
+    def as_role(self, arn: str, session_name: str = "assay") -> "Session":
+        """Return a session of a role (one hour); CredentialsRefused or CloudFailed when it may not be assumed."""
+        with cloud_errors(arn, self.region):
+            granted = self.client("sts").assume_role(RoleArn=arn, RoleSessionName=session_name)["Credentials"]
+        return open_session(
+            self.region,
+            endpoint_url=self.endpoint_url,
+            access_key=granted["AccessKeyId"],
+            secret_key=granted["SecretAccessKey"],
+            session_token=granted["SessionToken"],
+        )
+
+
+def open_session(
+    region: str,
+    endpoint_url: str | None = None,
+    profile: str | None = None,
+    access_key: str | None = None,
+    secret_key: str | None = None,
+    session_token: str | None = None,
+) -> Session:
+    """Return a session after asking the cloud who calls.
+
+    Credentials that are not given come from where every AWS tool looks for them. Raises CredentialsRefused when there
+    are none, when they are not accepted, or when no cloud answers for the region.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        source = boto3.Session(
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
+            aws_session_token=session_token,
+            profile_name=profile,
+            region_name=region,
+        )
+        session = Session(source, region, endpoint_url)
+        _ = session.caller
+    except BotoCoreError as error:
+        raise CredentialsRefused(first_line(str(error)), region=region) from error
+    except CloudFailed as error:
+        if error_code(error) != CONNECTION_CODE:
+            raise
+        where = endpoint_url or f"the region {region}"
+        raise CredentialsRefused(
+            f"no cloud answers at {where}", region=region, hint="check the region's name, the endpoint and the network"
+        ) from error
+    return session
+
+
+def client_config(attempts: int, *, loopback: bool) -> "Config":
+    """Return how every client calls: timeouts, retries, connections; never through a proxy to this machine itself."""
+    from botocore.config import Config
+
+    return Config(
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        max_pool_connections=CONNECTIONS,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        user_agent_extra="assay",
+        proxies={} if loopback else None,
+    )
+
+
+def is_loopback(endpoint_url: str | None) -> bool:
+    """Return whether an endpoint is on this machine."""
+    host = urlsplit(endpoint_url or "").hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def cloud_errors(resource: str | None = None, region: str | None = None) -> Iterator[None]:
+    """Turn what botocore raises into the error tree, naming the resource and the region.
+
+    Credentials that are refused become CredentialsRefused, missing capacity CapacityMissing, all else CloudFailed.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        raise refusal(error, resource, region) from error
+    except BotoCoreError as error:
+        raise breakdown(error, resource, region) from error
+
+
+def refusal(error: "ClientError", resource: str | None, region: str | None) -> CloudFailed | CredentialsRefused:
+    """Return the error of the tree for an answer that says no.
+
+    The message of a refused signature quotes the request's headers, the session token among them: it is left out.
+    """
+    code = error_code(error)
+    if code in CREDENTIAL_CODES:
+        return CredentialsRefused(
+            f"{error.operation_name}: the cloud refuses the credentials: {code}", resource=resource, region=region
+        )
+    text = first_line(str(error.response.get("Error", {}).get("Message") or ""))
+    text = text.partition("Encoded authorization failure message")[0].strip() or "no reason given"
+    kind = CapacityMissing if code in CAPACITY_CODES else CloudFailed
+    return kind(f"{error.operation_name}: {code}: {text}", resource=resource, region=region, hint=HINTS.get(code))
+
+
+def breakdown(error: "BotoCoreError", resource: str | None, region: str | None) -> CloudFailed | CredentialsRefused:
+    """Return the error of the tree for a call that got no answer, or was never made."""
+    from botocore import exceptions
+
+    refused = (
+        exceptions.NoCredentialsError,
+        exceptions.PartialCredentialsError,
+        exceptions.CredentialRetrievalError,
+        exceptions.TokenRetrievalError,
+        exceptions.UnauthorizedSSOTokenError,
+        exceptions.InvalidRegionError,
+        exceptions.NoRegionError,
+    )
+    if isinstance(error, refused):
+        return CredentialsRefused(first_line(str(error)), resource=resource, region=region)
+    if isinstance(error, exceptions.ParamValidationError):
+        text = first_line(str(error.kwargs.get("report", ""))).partition(", value:")[0]
+        return CloudFailed(f"the request is malformed: {text}", resource=resource, region=region)
+    return CloudFailed(
+        f"no answer: {first_line(str(error))}",
+        resource=resource,
+        region=region,
+        hint="check the network, and try again",
+    )
+
+
+def error_code(error: BaseException | None) -> str:
+    """Return the cloud's code for an error, or for the error that it was translated from; empty when there is none."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code") or "")
+        if is_connection_error(error):
+            return CONNECTION_CODE
+        error = error.__cause__
+    return ""
+
+
+def is_connection_error(error: BaseException) -> bool:
+    """Return whether a call broke on the wire: nobody answered, or the answer was lost."""
+    if not type(error).__module__.startswith("botocore"):
+        return False
+    from botocore.exceptions import ConnectionError, HTTPClientError
+
+    return isinstance(error, (ConnectionError, HTTPClientError))
+
+
+def answer_lost(error: BaseException | None) -> bool:
+    """Return whether the call may have happened although it failed: no answer, or the cloud's own fault (5xx)."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0) >= 500
+        if is_connection_error(error):
+            return True
+        error = error.__cause__
+    return False
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Return whether asking again later may help: throttling, the cloud's own fault, or a broken connection."""
+    return error_code(error) in THROTTLING_CODES or answer_lost(error)
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a message, at most 300 characters: an error is one line on the terminal."""
+    return text.strip().partition("\n")[0][:300]

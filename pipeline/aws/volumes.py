@@ -1,0 +1,62 @@
+"""Volumes: which ones an instance has, and the end of those that outlived theirs."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.aws.session import Session, cloud_errors, error_code
+from pipeline.aws.tags import read_tags
+from pipeline.errors import CloudFailed
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import VolumeTypeDef
+
+MISSING = frozenset({"InvalidVolume.NotFound"})
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume of an instance."""
+
+    volume_id: str
+    device_name: str
+    size_gib: int
+    state: str
+    encrypted: bool
+    delete_on_termination: bool
+    tags: dict[str, str]
+
+
+def find_volumes(session: Session, instance_id: str) -> tuple[Volume, ...]:
+    """Return the volumes that are attached to an instance, in the order of their device names."""
+    with cloud_errors(instance_id, session.region):
+        pages = (
+            session.client("ec2")
+            .get_paginator("describe_volumes")
+            .paginate(Filters=[{"Name": "attachment.instance-id", "Values": [instance_id]}])
+        )
+        found = [read_volume(volume) for page in pages for volume in page["Volumes"]]
+    return tuple(sorted(found, key=lambda volume: volume.device_name))
+
+
+def read_volume(found: "VolumeTypeDef") -> Volume:
+    """Return a volume from the API's form of it."""
+    attachments = found.get("Attachments") or [{}]
+    return Volume(
+        volume_id=found["VolumeId"],
+        device_name=attachments[0].get("Device", ""),
+        size_gib=found.get("Size", 0),
+        state=found.get("State", ""),
+        encrypted=found.get("Encrypted", False),
+        delete_on_termination=attachments[0].get("DeleteOnTermination", False),
+        tags=read_tags(found.get("Tags")),
+    )
+
+
+def delete_volume(session: Session, volume_id: str) -> None:
+    """Delete a volume; one that is gone is as good. Raises CloudFailed, also while it is attached."""
+    try:
+        with cloud_errors(volume_id, session.region):
+            session.client("ec2").delete_volume(VolumeId=volume_id)
+    except CloudFailed as error:
+        if error_code(error) not in MISSING:
+            raise
