@@ -1,0 +1,267 @@
+"""What the checks share: the spec, the layer, the facts of the build, and a few readings of the guest that many need.
+
+A check says which controls it proves, and at which layers:
+
+    @pytest.mark.controls("H01", layers="LB")
+
+Layer L is the build's own guest: hardened and scrubbed, about to be sealed. Layer B is a fresh boot of the finished
+image, launched as a consumer would. Checks of other layers than the current one are not run.
+
+Checks change nothing on the guest. They read the state that takes effect, not the file that should have caused it.
+They print no secret: what they compare is reduced on the guest to names and kinds.
+"""
+
+import base64
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+from testinfra.host import Host
+
+from pipeline.spec import Spec
+
+FACTS = {
+    "build_public_key": "the public key that the build logged in with",
+    "launch_public_key": "the public key that this instance was launched with",
+    "host_key_fingerprints": "the SHA256 fingerprints of the build guest's host keys, with spaces between them",
+    "machine_id": "the machine id of the build guest",
+    "user_data_sha256": "the SHA-256 digest of the build guest's user-data, in hex",
+    "boot_id": "the boot id of the build guest",
+    "instance_id": "the id of the build instance",
+}
+"""The facts of the build that checks may be told with `--expectations`: a JSON object of strings."""
+
+LISTING = r"""
+more=$(awk '$2 != "/" && $3 ~ /^(ext[234]|xfs|btrfs|f2fs|vfat)$/ { print $2 }' /proc/mounts 2>/dev/null)
+find / $more -xdev -printf '%y\t%m\t%u\t%g\t%s\t%T@\t%l\t%p\0' 2>/dev/null | gzip -1 | base64
+"""
+SSHD = r"""
+folder=$(mktemp -d /run/effective.XXXXXX) || exit 1
+[ -d /run/sshd ] || mkdir -m 755 /run/sshd
+ssh-keygen -q -t ed25519 -N '' -f "$folder/key"
+status=0
+while read -r user address; do
+  echo "## $user $address"
+  /usr/sbin/sshd -T -h "$folder/key" -C "user=$user,host=client.example,addr=$address" 2>"$folder/problem" || status=$?
+done <<END
+%s
+END
+[ $status = 0 ] || cat "$folder/problem" >&2
+rm -r "$folder"
+exit $status
+"""
+OUTSIDE = "192.0.2.1"
+INSIDE = "127.0.0.1"
+
+Ask = Callable[[str], str]
+remembered = pytest.StashKey[dict[str, str]]()
+
+
+@dataclass(frozen=True)
+class File:
+    """One entry of a file system of the guest."""
+
+    kind: str
+    """As `find` has it: f, d, l, s, p, b or c."""
+    mode: int
+    owner: str
+    group: str
+    size: int
+    changed: float
+    """When its content was last changed, in seconds since 1970."""
+    target: str
+    """Where a symbolic link points."""
+    path: PurePosixPath
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def under(self, *folders: str) -> bool:
+        """Return whether it is inside one of the folders."""
+        return any(self.path.is_relative_to(folder) and str(self.path) != folder for folder in folders)
+
+
+@dataclass(frozen=True)
+class Account:
+    """One line of the account database."""
+
+    name: str
+    uid: int
+    gid: int
+    full_name: str
+    home: str
+    shell: str
+
+    @property
+    def may_log_in(self) -> bool:
+        """Return whether it has a shell that lets somebody in."""
+        return self.shell.rpartition("/")[2] not in ("nologin", "false", "sync", "shutdown", "halt", "")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take what a check needs to know."""
+    group = parser.getgroup("image")
+    group.addoption("--layer", choices=("L", "B"), default="B", help="L: before the image is sealed; B: a fresh boot")
+    group.addoption("--spec", type=Path, help="the spec of the image (YAML or JSON)")
+    group.addoption("--expectations", type=Path, help="facts of the build (JSON): " + ", ".join(FACTS))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the mark known."""
+    config.addinivalue_line("markers", "controls(*ids, layers): the controls that a check proves, and at which layers")
+    config.stash[remembered] = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the checks of other layers. A check without the mark belongs to all."""
+    layer = config.getoption("layer")
+    other = [item for item in items if not any(layer in layers for layers in layers_of(item))]
+    config.hook.pytest_deselected(items=other)
+    items[:] = [item for item in items if item not in other]
+
+
+def layers_of(item: pytest.Item) -> list[str]:
+    """Return the layers that the marks of a check name."""
+    return [mark.kwargs.get("layers", "LB") for mark in item.iter_markers("controls")] or ["LB"]
+
+
+@pytest.fixture(scope="session")
+def layer(pytestconfig: pytest.Config) -> str:
+    """L or B."""
+    return str(pytestconfig.getoption("layer"))
+
+
+@pytest.fixture(scope="session")
+def spec(pytestconfig: pytest.Config) -> Spec:
+    """What the image is to be."""
+    path = pytestconfig.getoption("spec")
+    if path is None:
+        pytest.skip("no spec was given (--spec)")
+    return Spec.model_validate(yaml.safe_load(path.read_text()))
+
+
+@pytest.fixture(scope="session")
+def expectations(pytestconfig: pytest.Config) -> dict[str, str]:
+    """The facts of the build; see FACTS."""
+    path = pytestconfig.getoption("expectations")
+    facts: dict[str, str] = json.loads(path.read_text()) if path else {}
+    unknown = facts.keys() - FACTS.keys()
+    assert not unknown, f"no check knows of these expectations: {', '.join(sorted(unknown))}"
+    return facts
+
+
+@pytest.fixture
+def fact(expectations: dict[str, str]) -> Callable[[str], str]:
+    """A function that returns one fact of the build; without it the check does not apply."""
+
+    def look_up(name: str) -> str:
+        if not expectations.get(name):
+            pytest.skip(f"this proof was not told {FACTS[name]}")
+        return expectations[name]
+
+    return look_up
+
+
+@pytest.fixture
+def ask(host: Host, pytestconfig: pytest.Config) -> Ask:
+    """A function that returns what a command printed; each command is run once. A failed command fails the check."""
+
+    def run_once(command: str) -> str:
+        known = pytestconfig.stash[remembered]
+        if command not in known:
+            known[command] = host.check_output(command)
+        return known[command]
+
+    return run_once
+
+
+@pytest.fixture
+def files(ask: Ask) -> tuple[File, ...]:
+    """Everything on the guest's local file systems."""
+    return read_listing(ask(LISTING))
+
+
+@cache
+def read_listing(text: str) -> tuple[File, ...]:
+    """Return the entries of the listing."""
+    entries = gzip.decompress(base64.b64decode(text)).decode("utf-8", "surrogateescape").split("\0")
+    assert len(entries) > 1, "the file systems could not be listed"
+    return tuple(read_entry(entry) for entry in entries[:-1])
+
+
+def read_entry(entry: str) -> File:
+    """Return one entry of the listing."""
+    kind, mode, owner, group, size, changed, target, path = entry.split("\t", 7)
+    return File(kind, int(mode, 8), owner, group, int(size), float(changed), target, PurePosixPath(path))
+
+
+@pytest.fixture
+def accounts(ask: Ask) -> dict[str, Account]:
+    """The accounts, by name."""
+    return {account.name: account for account in read_accounts(ask("getent passwd"))}
+
+
+def read_accounts(text: str) -> Iterator[Account]:
+    """Return the accounts of a passwd file."""
+    for line in text.splitlines():
+        name, _, uid, gid, full_name, home, shell = line.split(":")
+        yield Account(name, int(uid), int(gid), full_name.split(",")[0], home, shell)
+
+
+@pytest.fixture(scope="session")
+def login_users(spec: Spec) -> frozenset[str]:
+    """Who may log in: the spec's users, and the one that gets the launch key."""
+    launch_user = {spec.image.launch_user} if spec.image.launch_user else set()
+    return frozenset({user.name for user in spec.users} | launch_user)
+
+
+Settings = dict[str, list[str]]
+
+
+@pytest.fixture
+def sshd(ask: Ask, login_users: frozenset[str]) -> dict[str, Settings]:
+    """The settings that sshd applies, for each `user address`: root, a stranger, and all who may log in.
+
+    They come from sshd itself (`sshd -T`). A host key is made for the question, because a scrubbed guest has none.
+    """
+    people = ["root", "nobody", *sorted(login_users)]
+    connections = [f"{name} {OUTSIDE}" for name in people] + [f"root {INSIDE}"]
+    settings: dict[str, Settings] = {}
+    for line in ask(SSHD.replace("%s", "\n".join(connections))).splitlines():
+        keyword, _, value = line.partition(" ")
+        if keyword == "##":
+            settings[value] = current = {}
+        else:
+            current.setdefault(keyword, []).append(value)
+    return settings
+
+
+@pytest.fixture
+def sshd_version(ask: Ask) -> str:
+    """The version of sshd, for people."""
+    return ask("ssh -V 2>&1").split(",")[0]
+
+
+@pytest.fixture
+def family(ask: Ask) -> str:
+    """`debian` or `rpm`: how packages are managed."""
+    return ask("if command -v dpkg-query >/dev/null; then echo debian; else echo rpm; fi")
+
+
+@pytest.fixture
+def booted(ask: Ask) -> float:
+    """When the kernel started, in seconds since 1970."""
+    return float(ask("awk '$1 == \"btime\" { print $2 }' /proc/stat"))
+
+
+@pytest.fixture
+def systemd(ask: Ask) -> None:
+    """Only where systemd is running."""
+    if ask("[ -d /run/systemd/system ] && echo yes || echo no") != "yes":
+        pytest.skip("systemd is not running here")

@@ -1,0 +1,88 @@
+"""cloud-init: nothing of the build's instance stays, and a fresh instance comes up by itself."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from checks.fixtures import Ask, File
+
+GENERATED = (
+    "/etc/netplan/50-cloud-init.yaml",
+    "/etc/network/interfaces.d/50-cloud-init",
+    "/etc/network/interfaces.d/50-cloud-init.cfg",
+    "/etc/systemd/network/10-cloud-init-eth0.network",
+    "/etc/sysconfig/network-scripts/ifcfg-eth0",
+    "/etc/NetworkManager/system-connections/cloud-init-eth0.nmconnection",
+    "/etc/ssh/sshd_config.d/50-cloud-init.conf",
+    "/etc/sudoers.d/90-cloud-init-users",
+)
+
+
+@pytest.fixture(autouse=True)
+def cloud_init(ask: Ask) -> None:
+    """Only where cloud-init is installed."""
+    if ask("command -v cloud-init || true") == "":
+        pytest.skip("cloud-init is not installed")
+
+
+@pytest.mark.controls("S11", layers="L")
+def test_no_state_ships(files: tuple[File, ...]) -> None:
+    """No instance, no user-data, no semaphore: a fresh instance starts from nothing."""
+    assert [str(file) for file in files if file.under("/var/lib/cloud") and file.kind != "d"] == []
+
+
+@pytest.mark.controls("S11", "S14", layers="L")
+def test_no_log_ships(files: tuple[File, ...]) -> None:
+    """cloud-init's logs are gone."""
+    assert [str(file) for file in files if str(file).startswith("/var/log/cloud-init")] == []
+
+
+@pytest.mark.controls("S11", "S13", layers="L")
+def test_no_generated_configuration_ships(files: tuple[File, ...]) -> None:
+    """What cloud-init wrote for the build's instance is gone."""
+    assert [str(file) for file in files if str(file) in GENERATED] == []
+
+
+@pytest.mark.controls("S11", layers="B")
+def test_one_instance(ask: Ask) -> None:
+    """cloud-init knows of this instance, and of no other."""
+    assert len(ask("ls /var/lib/cloud/instances").split()) == 1
+
+
+@pytest.mark.controls("S11", "H22", layers="B")
+def test_old_user_data_is_gone(ask: Ask, fact: Callable[[str], str]) -> None:
+    """The user-data of the build is nowhere in cloud-init's state."""
+    digests = ask("find /var/lib/cloud -name 'user-data*' -type f -exec sha256sum {} + | cut -d' ' -f1 | sort -u")
+    assert fact("user_data_sha256") not in digests.split()
+
+
+@pytest.mark.controls("H22", layers="B")
+def test_user_data_is_private(files: tuple[File, ...]) -> None:
+    """Only root can read the copies of user-data and of sensitive metadata."""
+    names = ("user-data.txt", "user-data.txt.i", "vendor-data.txt", "vendor-data.txt.i", "obj.pkl")
+    copies = [file for file in files if file.under("/var/lib/cloud") and file.path.name in names and file.kind == "f"]
+    assert copies, "cloud-init kept no copy at all: did it run?"
+    assert [str(file) for file in copies if file.owner != "root" or file.mode & 0o177] == []
+
+
+@pytest.mark.controls("H15", layers="B")
+def test_it_finished(ask: Ask) -> None:
+    """cloud-init is done, and reports no error."""
+    status = json.loads(ask("cloud-init status --format=json 2>/dev/null; true"))
+    assert status["status"] == "done"
+    assert status["errors"] == []
+
+
+@pytest.mark.controls("H15", layers="B")
+def test_the_metadata_service_was_its_source(ask: Ask) -> None:
+    """The launch key came from the metadata service, not from a file in the image."""
+    status = json.loads(ask("cloud-init status --format=json 2>/dev/null; true"))
+    assert status["datasource"] == "ec2"
+
+
+@pytest.mark.controls("H15", layers="LB")
+def test_no_key_file_in_a_shared_folder(files: tuple[File, ...]) -> None:
+    """No file in /tmp or /var/tmp has the predictable name that key scripts of old used."""
+    names = ("my-key", "my-key.pub", "openssh_id.pub", "openssh_id", "ssh-key", "public-key")
+    assert [str(file) for file in files if file.under("/tmp", "/var/tmp") and file.path.name in names] == []

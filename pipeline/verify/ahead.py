@@ -1,0 +1,196 @@
+"""Sends ahead the commands that the same checks asked for last time: one round trip instead of a hundred.
+
+Only commands that read are sent ahead. One that may write is run when it is asked for, and everything recorded after it
+is sent ahead only then, so that no answer is older than a change. An answer is used once and in order; a command that
+is not recorded is run live.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+READERS = frozenset(
+    (
+        *(
+            "[",
+            "cat",
+            "cut",
+            "dpkg-query",
+            "echo",
+            "false",
+            "findmnt",
+            "getent",
+            "grep",
+            "head",
+            "hostname",
+            "id",
+            "ls",
+        ),
+        *(
+            "ls",
+            "lsblk",
+            "lsmod",
+            "printf",
+            "ps",
+            "pwd",
+            "readlink",
+            "realpath",
+            "sha256sum",
+            "ss",
+            "stat",
+            "tail",
+            "test",
+        ),
+        *("true", "uname", "wc", "which", "whoami"),
+    )
+)
+SYSTEMCTL_READS = frozenset(("is-active", "is-enabled", "is-failed", "is-system-running", "show", "status"))
+HARMLESS_REDIRECTION = re.compile(r"(?<!\S)[12]?>\s*(?:/dev/null|&[12])(?!\S)")
+
+
+class Answer(Protocol):
+    """What a command left."""
+
+    @property
+    def exit_status(self) -> int:
+        """Return the exit status of the command."""
+
+    @property
+    def stdout(self) -> str:
+        """Return its standard output."""
+
+    @property
+    def stderr(self) -> str:
+        """Return its standard error."""
+
+
+class Shell(Protocol):
+    """One long-lived root shell on the guest."""
+
+    def run(self, command: str) -> Answer:
+        """Run one command."""
+
+    def run_many(self, commands: Sequence[str]) -> Sequence[Answer]:
+        """Run commands, one after the other, in one round trip."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A command that a check asked for."""
+
+    command: str
+    reads: bool
+
+
+class Ahead:
+    """A root shell that has many answers before they are asked for."""
+
+    def __init__(self, shell: Shell, recorded: Sequence[Asked] = ()) -> None:
+        self.shell = shell
+        self.expected = deque(recorded)
+        self.answers: dict[str, deque[Answer]] = defaultdict(deque)
+        self.asked: list[Asked] = []
+        self.live = 0
+        """Commands that had no answer waiting."""
+
+    def send(self) -> None:
+        """Run what is recorded up to the next command that may write, in one batch."""
+        commands = []
+        while self.expected and self.expected[0].reads:
+            commands.append(self.expected.popleft().command)
+        if commands:
+            for command, answer in zip(commands, self.shell.run_many(commands), strict=True):
+                self.answers[command].append(answer)
+
+    def run(self, command: str, reads: bool) -> Answer:
+        """Return the answer to a command, from what was sent ahead or live."""
+        self.asked.append(Asked(command, reads))
+        if reads and self.answers[command]:
+            return self.answers[command].popleft()
+        self.live += 1
+        if not reads:
+            return self.change(command)
+        return self.shell.run(command)
+
+    def change(self, command: str) -> Answer:
+        """Run a command that may write. What was read before it is forgotten, and read again after it."""
+        self.answers.clear()
+        answer = self.shell.run(command)
+        while self.expected and self.expected[0].reads:
+            self.expected.popleft()
+        if self.expected and self.expected[0].command == command:
+            self.expected.popleft()
+            self.send()
+        return answer
+
+
+def only_reads(command: str) -> bool:
+    """Return whether a command surely changes nothing: a pipeline of well-known readers, and no shell magic."""
+    plain = HARMLESS_REDIRECTION.sub(" ", command)
+    if re.search(r"[`<>\n\\]|\$\(", plain):
+        return False
+    try:
+        words = shlex.shlex(plain, posix=True, punctuation_chars=True)
+        words.whitespace_split = True
+        return all(simple_reads(part) for part in split_at_operators(words))
+    except ValueError:
+        return False
+
+
+def split_at_operators(words: Iterable[str]) -> list[list[str]]:
+    """Return the simple commands of a list or pipeline."""
+    commands: list[list[str]] = [[]]
+    for word in words:
+        if word in ("|", "||", "&&", ";"):
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return commands
+
+
+def simple_reads(words: list[str]) -> bool:
+    """Return whether one simple command is a reader."""
+    if not words or set("".join(words)) & set("()&"):
+        return False
+    if words[0] == "command":
+        return words[1:2] == ["-v"]
+    if words[0] == "systemctl":
+        return any(word in SYSTEMCTL_READS for word in words[1:2])
+    if words[0] == "hostname":
+        return len(words) == 1
+    return words[0] in READERS
+
+
+def name_recording(files: Iterable[Path], layer: str, subject: str) -> str:
+    """Return the file name of the recording of these checks: another byte in a check makes it another one."""
+    digest = hashlib.sha256(f"{layer}\0{subject}\0".encode())
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return f"{subject}-{layer}-{digest.hexdigest()[:16]}.json"
+
+
+def read_recording(path: Path) -> tuple[Asked, ...]:
+    """Return what was asked last time; nothing when there is no such file, or it cannot be read."""
+    try:
+        return tuple(Asked(str(command), reads is True) for command, reads in json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return ()
+
+
+def write_recording(path: Path, asked: Sequence[Asked]) -> None:
+    """Keep what was asked, for the next time; readable by its owner only. A full or read-only disk does not matter."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps([(one.command, one.reads) for one in asked]))
+        draft.replace(path)
+    except OSError:
+        return
