@@ -136,6 +136,13 @@ class LocalCloudFailed(AssayError):
     default_hint = "run `invoke cloud.status`, then read the log that it names"
 
 
+class ReportUnwritable(AssayError):
+    """The report, or an artefact beside it, cannot be written: what was seen would be lost."""
+
+    exit_status = 71
+    default_hint = "free some space, or mend the permissions, where builds are kept"
+
+
 class Interrupted(AssayError):
     """Ctrl-C or SIGTERM: everything that was made has been removed, or is listed."""
 
