@@ -233,12 +233,14 @@ def sshd(ask: Ask, login_users: frozenset[str]) -> dict[str, Settings]:
     people = ["root", "nobody", *sorted(login_users)]
     connections = [f"{name} {OUTSIDE}" for name in people] + [f"root {INSIDE}"]
     settings: dict[str, Settings] = {}
+    connection = ""
     for line in ask(SSHD.replace("%s", "\n".join(connections))).splitlines():
         keyword, _, value = line.partition(" ")
         if keyword == "##":
-            settings[value] = current = {}
+            connection = value
+            settings[connection] = {}
         else:
-            current.setdefault(keyword, []).append(value)
+            settings[connection].setdefault(keyword, []).append(value)
     return settings
 
 

@@ -34,7 +34,7 @@ def people(spec: Spec) -> tuple[User, ...]:
 @pytest.fixture
 def passwords(ask: Ask) -> dict[str, str]:
     """For each account: `locked`, `locked-hash`, `empty` or `hash`. The hashes stay on the guest."""
-    return dict(line.split(" ") for line in ask(PASSWORDS).splitlines())  # type: ignore[misc]
+    return {name: state for name, state in (line.split(" ") for line in ask(PASSWORDS).splitlines())}
 
 
 @pytest.fixture
