@@ -136,11 +136,11 @@ class LocalCloudFailed(AssayError):
     default_hint = "run `invoke cloud.status`, then read the log that it names"
 
 
-class ReportUnwritable(AssayError):
-    """The report, or an artefact beside it, cannot be written: what was seen would be lost."""
+class FileUnwritable(AssayError):
+    """A report, a log or a lock cannot be written: what was seen would be lost."""
 
     exit_status = 71
-    default_hint = "free some space, or mend the permissions, where builds are kept"
+    default_hint = "free some space, or mend the permissions, where that file is kept"
 
 
 class Interrupted(AssayError):

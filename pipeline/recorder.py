@@ -1,7 +1,5 @@
 """What was seen during a build, on disk at once: whatever happens later, nothing that was recorded is lost."""
 
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import AssayError, Interrupted, ProofFailed, ReportUnwritable, ResidueFound, ResourcesLeaked
+from pipeline.errors import AssayError, FileUnwritable, Interrupted, ProofFailed, ResidueFound, ResourcesLeaked
+from pipeline.files import write_atomically
 from pipeline.report.console import Console, StageLine
 from pipeline.report.evidence import BaseImage, Evidence, Finding, Image, Leak, Resource, Result, Stage, Status
 from pipeline.report.render import failed_results, render_json, render_junit
@@ -86,7 +85,7 @@ class Recorder:
             yield
         except BaseException as error:
             self._end(running, explain(error))
-            with suppress(ReportUnwritable):
+            with suppress(FileUnwritable):
                 self.write()
             raise
         self._end(running, None)
@@ -170,7 +169,7 @@ class Recorder:
         """Record how the build ended, write the report a last time, print the summary, and return the evidence.
 
         Without an error of its own, a build still ends badly when something failed, was found, or could not be removed.
-        Raises ReportUnwritable after the summary was printed.
+        Raises FileUnwritable after the summary was printed.
         """
         with self._lock:
             ending = error or self._find_reason_to_fail()
@@ -275,28 +274,6 @@ def exit_status_of(error: BaseException) -> int:
     if isinstance(error, AssayError):
         return error.exit_status
     return Interrupted.exit_status if isinstance(error, KeyboardInterrupt) else UNEXPECTED
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a crash, finds the old content or the new one, and never a part.
-
-    Raises ReportUnwritable when the disk is full, or the folder may not be written.
-    """
-    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                file.write(data)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise ReportUnwritable(f"cannot be written: {error.strerror}", resource=str(path)) from error
 
 
 def _image_id(evidence: Evidence) -> str | None:

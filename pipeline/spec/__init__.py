@@ -1,6 +1,6 @@
 """The spec: one YAML file says what an image is to be. It is read once, with all of its problems at once."""
 
-from pipeline.spec.load import export_schema, load_spec, spec_digest
+from pipeline.spec.load import export_schema, load_part, load_spec, spec_digest
 from pipeline.spec.model import (
     BaseImage,
     BlockDevice,
@@ -20,7 +20,7 @@ from pipeline.spec.model import (
     UpdatesOptions,
     User,
 )
-from pipeline.spec.types import AccountId, Cidr, UserName
+from pipeline.spec.types import AccountId, Cidr, ImageId, UserName
 
 __all__ = [
     "AccountId",
@@ -31,6 +31,7 @@ __all__ = [
     "Harden",
     "Image",
     "ImageFilter",
+    "ImageId",
     "Instance",
     "Network",
     "Part",
@@ -44,6 +45,7 @@ __all__ = [
     "User",
     "UserName",
     "export_schema",
+    "load_part",
     "load_spec",
     "spec_digest",
 ]

@@ -1,40 +1,47 @@
-"""A spec file read into the model, or refused with all of its problems at once."""
+"""A file read into its model, or refused with all of its problems at once."""
 
 import difflib
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import SpecInvalid
 from pipeline.spec.model import Part, Spec
-from pipeline.spec.rules import RULES
+from pipeline.spec.rules import RULES, Rule
 from pipeline.spec.types import shorten
 from pipeline.spec.yaml_source import Place, Problem, YamlSource, display_path, read_yaml
+
+Kind = TypeVar("Kind", bound=Part)
 
 
 def load_spec(path: Path) -> Spec:
     """Return the spec that a file holds. Raises SpecInvalid with every problem: file, line, path, and what to do."""
+    return load_part(path, Spec, RULES)
+
+
+def load_part(path: Path, model: type[Kind], rules: tuple[Rule, ...] = ()) -> Kind:
+    """Return what a YAML file holds, as a model. Raises SpecInvalid with every problem of the file and of the rules."""
     source = read_yaml(path)
     problems = list(source.problems)
-    spec: Spec | None = None
+    part: Kind | None = None
     if isinstance(source.value, dict):
-        spec, found = _validate(source)
+        part, found = _validate(source, model)
         problems.extend(found)
-        for rule in RULES:
+        for rule in rules:
             problems.extend(source.problem_at(place, message) for place, message in rule(source.value, path.parent))
     elif not problems:
         problems.append(Problem(0, "", "is empty" if source.value is None else "is not a mapping of keys to values"))
     file = display_path(path)
-    if problems or spec is None:
+    if problems or part is None:
         lines = tuple(problem.describe(file) for problem in _order(problems))
         count = "one problem" if len(lines) == 1 else f"{len(lines)} problems"
         raise SpecInvalid(f"{file} has {count}", lines)
-    return spec
+    return part
 
 
 def _order(problems: list[Problem]) -> list[Problem]:
@@ -55,11 +62,13 @@ def export_schema() -> str:
     return json.dumps(schema, indent=2) + "\n"
 
 
-def _validate(source: YamlSource) -> tuple[Spec | None, list[Problem]]:
+def _validate(source: YamlSource, model: type[Kind]) -> tuple[Kind | None, list[Problem]]:
     try:
-        return Spec.model_validate(source.value), []
+        return model.model_validate(source.value), []
     except ValidationError as error:
-        return None, [_explain(details, source) for details in error.errors(include_url=False) if not _follows(details)]
+        return None, [
+            _explain(details, source, model) for details in error.errors(include_url=False) if not _follows(details)
+        ]
 
 
 def _follows(details: ErrorDetails) -> bool:
@@ -67,9 +76,9 @@ def _follows(details: ErrorDetails) -> bool:
     return details["type"] == "too_short" and bool(details["input"])
 
 
-def _explain(details: ErrorDetails, source: YamlSource) -> Problem:
+def _explain(details: ErrorDetails, source: YamlSource, model: type[Part]) -> Problem:
     place = tuple(_real_places(details["loc"], source.value))
-    return source.problem_at(place, _reword(details, place, source))
+    return source.problem_at(place, _reword(details, place, source, model))
 
 
 def _real_places(location: Place, value: object) -> Iterator[str | int]:
@@ -88,13 +97,13 @@ def _real_places(location: Place, value: object) -> Iterator[str | int]:
             value = value[step]
 
 
-def _reword(details: ErrorDetails, place: Place, source: YamlSource) -> str:
+def _reword(details: ErrorDetails, place: Place, source: YamlSource, model: type[Part]) -> str:
     """Return pydantic's message as our users read it. The input is shown only where it is one short word."""
     kind, context = details["type"], details.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])
     if kind == "extra_forbidden":
-        return "is not known" + _suggest(str(place[-1]), _keys_beside(place))
+        return "is not known" + _suggest(str(place[-1]), _keys_beside(place, model))
     if kind == "missing":
         return "is required"
     if details["input"] is None:
@@ -128,9 +137,9 @@ def _suggest_word(given: object, expected: str) -> str:
     return f", not {shorten(given)}" + (f": did you mean {close[0]}?" if close else "")
 
 
-def _keys_beside(place: Place) -> list[str]:
+def _keys_beside(place: Place, model: type[Part]) -> list[str]:
     """Return the keys that the part of the model at this place's parent knows."""
-    part: type[Part] = Spec
+    part = model
     for step in place[:-1]:
         if isinstance(step, str):
             field = part.model_fields.get(step)
