@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.aws.session import Session, cloud_errors, error_code
-from pipeline.aws.tags import read_tags
+from pipeline.aws.tags import NAME, is_resource_name, read_tags
 from pipeline.errors import CloudFailed
 
 if TYPE_CHECKING:
@@ -52,11 +52,30 @@ def read_volume(found: "VolumeTypeDef") -> Volume:
     )
 
 
-def delete_volume(session: Session, volume_id: str) -> None:
-    """Delete a volume; one that is gone is as good. Raises CloudFailed, also while it is attached."""
-    try:
-        with cloud_errors(volume_id, session.region):
-            session.client("ec2").delete_volume(VolumeId=volume_id)
-    except CloudFailed as error:
-        if error_code(error) not in MISSING:
-            raise
+def find_named_volumes(session: Session, name: str) -> tuple[Volume, ...]:
+    """Return the volumes that bear a name of a build."""
+    with cloud_errors(name, session.region):
+        pages = (
+            session.client("ec2")
+            .get_paginator("describe_volumes")
+            .paginate(Filters=[{"Name": f"tag:{NAME}", "Values": [name]}])
+        )
+        return tuple(read_volume(volume) for page in pages for volume in page["Volumes"])
+
+
+def delete_volumes(session: Session, identity: str) -> None:
+    """Delete a volume by id, or all that bear a name of a build; gone is as good.
+
+    Raises CloudFailed, also while one is attached: it may be somebody's now.
+    """
+    if is_resource_name(identity):
+        volume_ids = [volume.volume_id for volume in find_named_volumes(session, identity)]
+    else:
+        volume_ids = [identity]
+    for volume_id in volume_ids:
+        try:
+            with cloud_errors(volume_id, session.region):
+                session.client("ec2").delete_volume(VolumeId=volume_id)
+        except CloudFailed as error:
+            if error_code(error) not in MISSING:
+                raise

@@ -1,0 +1,337 @@
+"""The journal of a build: what is about to be made is on disk before it is made, and what is made can be undone.
+
+A line is written and synchronised before each call that creates, and another after it. Whatever kills the process, the
+journal shows what may exist: by its identity, or, when the answer never came, by the name that it was to bear.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.aws.session import answer_lost
+from pipeline.aws.wait import CLOCK, Clock
+from pipeline.errors import AssayError, Interrupted
+from pipeline.interruption import uninterrupted
+from pipeline.process_identity import ProcessIdentity, this_process
+from pipeline.report.evidence import Leak, Resource
+
+UNDO_ROUNDS = 3
+"""What could not be removed is tried again after the rest: it may have hung on something that is gone then."""
+ROUND_SECONDS = 5.0
+SETTLE_SECONDS = 5.0
+"""How long a thing may stay unseen whose creation was broken off (EC2's eventual consistency)."""
+
+Undo = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing of a build, as the journal knows it."""
+
+    number: int
+    kind: str
+    name: str
+    region: str
+    intended: datetime
+    identity: str | None = None
+    """None until the answer came: it may exist, under its name."""
+    created: datetime | None = None
+    removed: datetime | None = None
+    kept: bool = False
+    reason: str = ""
+    """Why it could not be removed."""
+
+    @property
+    def handle(self) -> str:
+        """By what it is removed: its identity, or its name when the identity is not known."""
+        return self.identity or self.name
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still exist and should not."""
+        return self.removed is None and not self.kept
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a journal on disk says."""
+
+    path: Path
+    build_id: str
+    cloud: str
+    process: ProcessIdentity | None
+    entries: tuple[Entry, ...]
+
+
+class JournalDamaged(AssayError):
+    """A journal has a line in its middle that cannot be read."""
+
+    exit_status = 61
+    default_hint = "what the build made is still found by its tags; move the journal away when nothing is left"
+
+
+class JournalInUse(AssayError):
+    """Another process writes this journal."""
+
+    exit_status = 62
+    default_hint = "a build or a sweep is at work: wait for its end"
+
+
+class JournalFailed(AssayError):
+    """The journal cannot be written: nothing more is made."""
+
+    exit_status = 63
+    default_hint = "make room on the disk of the builds' folder, and check that it can be written"
+
+
+class Journal(AbstractContextManager["Journal"]):
+    """The open journal of one build, and the stack of what undoes it. One process at a time may hold it."""
+
+    def __init__(self, path: Path, build_id: str, cloud: str = "", clock: Clock = CLOCK) -> None:
+        """Open a journal, a new one or one to go on with. `cloud` is `Session.cloud`. Raises JournalInUse."""
+        self.path = path
+        self.build_id = build_id
+        self._clock = clock
+        self._file = open_locked(path)
+        self._entries: dict[int, Entry] = {}
+        self._undo: dict[int, Undo] = {}
+        self._refused: set[int] = set()
+        if path.stat().st_size:
+            self._entries = {entry.number: entry for entry in read_journal(path).entries}
+        else:
+            self._write("opened", build_id=build_id, cloud=cloud, process=this_process().as_record())
+            synchronise(path.parent)
+
+    def create(self, kind: str, name: str, region: str, make: Callable[[], str], undo: Undo) -> str:
+        """Make one thing and return its identity; `undo` joins the stack before it is made.
+
+        `name` is the one that is derived from the build id. `undo` gets the identity, or the name when no identity is
+        known: it removes whatever bears the name. An undo that finds nothing has succeeded.
+        """
+        number = max(self._entries, default=0) + 1
+        self._undo[number] = undo
+        self._entries[number] = Entry(number, kind, name, region, intended=now())
+        self._write("intent", number=number, kind=kind, name=name, region=region)
+        try:
+            identity = make()
+        except AssayError as error:
+            if not isinstance(error, Interrupted) and not answer_lost(error):
+                self._refused.add(number)
+            raise
+        self._entries[number] = replace(self._entries[number], identity=identity, created=now())
+        self._write("created", number=number, identity=identity)
+        return identity
+
+    def keep(self, *identities: str) -> None:
+        """Commit: these are what the build is for, and no longer undone. One line, so that it is all or nothing."""
+        numbers = [entry.number for entry in self._entries.values() if entry.identity in identities]
+        if len(numbers) != len(set(identities)):
+            raise ValueError(f"the journal does not know all of {identities}")
+        self._write("kept", numbers=numbers)
+        for number in numbers:
+            self._entries[number] = replace(self._entries[number], kept=True)
+
+    def undo(self, identity: str) -> None:
+        """Remove one thing before its time, for example the build instance once its image exists. Raises AssayError."""
+        number = next(entry.number for entry in self._entries.values() if entry.identity == identity and entry.open)
+        self._undo[number](identity)
+        self.mark_removed(number)
+
+    def undo_all(self) -> tuple[Leak, ...]:
+        """Remove all that was made and not kept, the newest first, and return what could not be removed.
+
+        Nothing stops it: neither a failure nor Ctrl-C. What fails is tried again after the rest.
+        """
+        with uninterrupted():
+            broken_off = [number for number in self._open_numbers() if self._is_broken_off(number)]
+            self._undo_round()
+            if broken_off:
+                self._clock.rest(SETTLE_SECONDS)
+                for number in broken_off:
+                    self._try_to_undo(number)
+            for _ in range(UNDO_ROUNDS - 1):
+                if not self._open_numbers():
+                    break
+                self._clock.rest(ROUND_SECONDS)
+                self._undo_round()
+        return self.leaks()
+
+    def leaks(self) -> tuple[Leak, ...]:
+        """Return what may still exist and should not."""
+        return tuple(
+            Leak(kind=entry.kind, identity=entry.handle, region=entry.region, reason=entry.reason or "not removed yet")
+            for entry in self._entries.values()
+            if entry.open
+        )
+
+    def resources(self) -> tuple[Resource, ...]:
+        """Return everything that was made, for the report; what was only intended and never seen is left out."""
+        return tuple(
+            Resource(
+                kind=entry.kind,
+                identity=entry.identity,
+                region=entry.region,
+                created=entry.created or entry.intended,
+                removed=entry.removed,
+                kept=entry.kept,
+            )
+            for entry in self._entries.values()
+            if entry.identity
+        )
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All that the journal knows, in the order in which it was intended."""
+        return tuple(self._entries.values())
+
+    def mark_removed(self, number: int) -> None:
+        """Record that a thing is gone."""
+        self._entries[number] = replace(self._entries[number], removed=now(), reason="")
+        self._write("removed", number=number)
+
+    def mark_stuck(self, number: int, reason: str) -> None:
+        """Record why a thing could not be removed."""
+        self._entries[number] = replace(self._entries[number], reason=reason)
+        self._write("stuck", number=number, reason=reason)
+
+    def mark_kept(self, number: int) -> None:
+        """Record that a thing is kept after all: its tags said so."""
+        self._write("kept", numbers=[number])
+        self._entries[number] = replace(self._entries[number], kept=True)
+
+    def close(self) -> None:
+        """Close the file and give the lock back. A second call does nothing."""
+        self._file.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def _open_numbers(self) -> list[int]:
+        return [number for number, entry in sorted(self._entries.items(), reverse=True) if entry.open]
+
+    def _is_broken_off(self, number: int) -> bool:
+        """Return whether a thing may exist that nobody has seen: no answer came, and no refusal either."""
+        return self._entries[number].identity is None and number not in self._refused
+
+    def _undo_round(self) -> None:
+        for number in self._open_numbers():
+            self._try_to_undo(number)
+
+    def _try_to_undo(self, number: int) -> None:
+        """Undo one entry, and record what became of it. A defect in an undo must not leak the rest: it is listed."""
+        entry = self._entries[number]
+        undo = self._undo.get(number)
+        if undo is None:
+            return
+        with suppress(JournalFailed):  # a full disk must not leak the rest
+            try:
+                undo(entry.handle)
+            except AssayError as error:
+                self.mark_stuck(number, str(error))
+            except Exception as error:
+                self.mark_stuck(number, f"a defect: {type(error).__name__}")
+            else:
+                self.mark_removed(number)
+
+    def _write(self, event: str, **values: Any) -> None:  # noqa: ANN401
+        """Append one line, durably: all of it or none. Raises JournalFailed."""
+        line = json.dumps({"event": event, "time": now().isoformat(), **values}) + "\n"
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line.encode()) != len(line):
+                raise OSError("the disk is full")
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), size)
+            raise JournalFailed(f"the journal cannot be written: {error}", resource=str(self.path)) from error
+
+
+def open_locked(path: Path) -> FileIO:
+    """Return the journal's file, for appending, readable by its owner only, and locked against other processes.
+
+    The kernel gives the lock back when the process dies. A torn last line is cut off: its call was never made.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JournalFailed(f"the journal cannot be opened: {error.strerror}", resource=str(path)) from error
+    file = FileIO(descriptor, "a+")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise JournalInUse("another process writes this journal", resource=str(path)) from error
+    file.seek(0)
+    content = file.readall()
+    file.truncate(content.rfind(b"\n") + 1)
+    return file
+
+
+def synchronise(folder: Path) -> None:
+    """Make a new file's name durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_journal(path: Path) -> Reading:
+    """Return what a journal says. A torn last line is left out; any other damage raises JournalDamaged."""
+    complete = path.read_bytes().rpartition(b"\n")[0]
+    try:
+        records = [json.loads(line) for line in complete.splitlines() if line]
+        return digest_records(path, records)
+    except (ValueError, KeyError, TypeError) as error:
+        raise JournalDamaged("a line of the journal cannot be read", resource=str(path)) from error
+
+
+def digest_records(path: Path, records: Iterable[dict[str, Any]]) -> Reading:
+    """Return the state to which a journal's records lead."""
+    reading = Reading(path, build_id="", cloud="", process=None, entries=())
+    entries: dict[int, Entry] = {}
+    for record in records:
+        moment = datetime.fromisoformat(record["time"])
+        match record["event"]:
+            case "opened":
+                process = ProcessIdentity(**record["process"])
+                reading = replace(reading, build_id=record["build_id"], cloud=record["cloud"], process=process)
+            case "intent":
+                number = record["number"]
+                entries[number] = Entry(number, record["kind"], record["name"], record["region"], intended=moment)
+            case "kept":
+                for number in record["numbers"]:
+                    entries[number] = replace(entries[number], kept=True)
+            case event:
+                entries[record["number"]] = after(entries[record["number"]], event, record, moment)
+    return replace(reading, entries=tuple(entries.values()))
+
+
+def after(entry: Entry, event: str, record: dict[str, Any], moment: datetime) -> Entry:
+    """Return an entry after an event of its own."""
+    match event:
+        case "created":
+            return replace(entry, identity=record["identity"], created=moment)
+        case "removed":
+            return replace(entry, removed=moment, reason="")
+        case "stuck":
+            return replace(entry, reason=record["reason"])
+    raise ValueError(f"an unknown event: {event}")
+
+
+def now() -> datetime:
+    """Return this moment, in UTC."""
+    return datetime.now(UTC)
