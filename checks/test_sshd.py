@@ -22,7 +22,8 @@ TEMPLATE = {
     "x11forwarding": ("no",),
     "printlastlog": ("yes",),
     "permituserenvironment": ("no",),
-    "rsaauthentication": ("yes",),
+    "permituserrc": ("no",),
+    "protocol": ("2",),
     "rhostsrsaauthentication": ("no",),
     "useprivilegeseparation": ("yes", "sandbox"),
 }
@@ -88,10 +89,11 @@ def test_root_login(wanted: SshdOptions, sshd: dict[str, Settings]) -> None:
 def test_only_the_login_users_may_log_in(
     wanted: SshdOptions, sshd: dict[str, Settings], login_users: frozenset[str]
 ) -> None:
-    """AllowUsers names the spec's login users, and nobody else."""
-    assert login_users, "the spec lets nobody in"
+    """AllowUsers names the spec's login users, root where the spec lets root log in, and nobody else."""
+    welcome = login_users | ({"root"} if wanted.permit_root_login != "no" else set())
+    assert welcome, "the spec lets nobody in"
     allowed = {connection: set(" ".join(one.get("allowusers", [])).split()) for connection, one in sshd.items()}
-    assert {connection: names for connection, names in allowed.items() if names != login_users} == {}
+    assert {connection: names for connection, names in allowed.items() if names != welcome} == {}
 
 
 @pytest.mark.controls("H04", layers="LB")

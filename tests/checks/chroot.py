@@ -30,7 +30,9 @@ class ChrootShell:
             env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"},
             check=False,
         )
-        return Output(done.returncode, *(text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr)))
+        return Output(
+            done.returncode, *(text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
+        )
 
     def run_many(self, commands: Sequence[str]) -> list[Output]:
         """Run commands, one after the other."""
