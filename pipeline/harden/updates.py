@@ -1,0 +1,148 @@
+"""Package updates, now and from then on (H16)."""
+
+from pipeline.guest.facts import Facts
+from pipeline.guest.step import Step
+from pipeline.harden.managed_file import ManagedFile
+from pipeline.spec import UpdatesOptions
+
+LOCK_SECONDS = 300
+"""How long to wait for the package manager of a guest that has only just booted."""
+
+FRESH_MINUTES = 60
+"""Package lists that this build fetched are not fetched again for so long."""
+
+
+def steps(facts: Facts, options: UpdatesOptions) -> tuple[Step, ...]:
+    """Return the steps that update the guest, and that let images do it daily by their distribution's own tool."""
+    now = {"all": UPGRADE_ALL, "security": UPGRADE_SECURITY}
+    by_dnf = facts.package_manager != "apt"
+    found: list[Step] = []
+    if options.at_build != "none":
+        upgrade = dnf_upgrade(facts.package_manager, options) if by_dnf else FRESH_LISTS + now[options.at_build]
+        found.append(Step("updates", ("H16",), f"update packages: {options.at_build}", upgrade + REPORT_REBOOT))
+    if options.periodic:
+        found.append(dnf_periodic(facts.package_manager) if by_dnf else apt_periodic())
+    return tuple(found)
+
+
+APT_GET = f"""
+apt() {{
+    NEEDRESTART_MODE=a NEEDRESTART_SUSPEND=1 APT_LISTCHANGES_FRONTEND=none UCF_FORCE_CONFFOLD=1 apt-get -qq -y \\
+        -o DPkg::Lock::Timeout={LOCK_SECONDS} -o Acquire::Retries=3 -o Acquire::Languages=none -o Dpkg::Use-Pty=0 \\
+        -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
+}}
+"""
+
+FRESH_LISTS = (
+    APT_GET
+    + f"""
+if [ -d /run/systemd/system ]; then
+    # They come back at the next boot. One that is at work may finish: two at once would be worse.
+    systemctl stop apt-daily.timer apt-daily-upgrade.timer 2>/dev/null || :
+fi
+stamp=/run/assay-package-lists
+if [ -z "$(find "$stamp" -mmin -{FRESH_MINUTES} 2>/dev/null)" ]; then
+    # A list that cannot be fetched must not pass for a list without news. The lock of the lists knows no time-out.
+    attempts=0
+    until said=$(apt -o APT::Update::Error-Mode=any update 2>&1); do
+        attempts=$((attempts + 1))
+        case $said in *"Could not get lock"*) ;; *) printf '%s\\n' "$said"; exit 1 ;; esac
+        if [ "$attempts" -ge {LOCK_SECONDS // 2} ]; then printf '%s\\n' "$said"; exit 1; fi
+        sleep 2
+    done
+    : >"$stamp"
+fi
+"""
+)
+
+UPGRADE_ALL = """
+before=$(dpkg-query -W | cksum)
+if apt -s --with-new-pkgs upgrade 2>/dev/null | grep -q '^Inst '; then
+    apt --with-new-pkgs upgrade
+fi
+after=$(dpkg-query -W | cksum)
+"""
+
+UPGRADE_SECURITY = """
+before=$(dpkg-query -W | cksum)
+packages=$(apt -s --with-new-pkgs upgrade 2>/dev/null | sed -n 's/^Inst \\([^ ]*\\) .*-[Ss]ecurity.*/\\1/p')
+if [ -n "$packages" ]; then
+    apt install --only-upgrade $packages
+fi
+after=$(dpkg-query -W | cksum)
+"""
+
+REPORT_REBOOT = """
+newest=$(ls /lib/modules 2>/dev/null | sort -V | tail -n 1)
+reboot=no
+if [ -f /run/reboot-required ]; then reboot=yes; fi
+if [ -n "$newest" ] && [ "$newest" != "$(uname -r)" ] && [ -d "/lib/modules/$(uname -r)" ]; then reboot=yes; fi
+echo "reboot required: $reboot"
+if [ "$before" = "$after" ]; then echo unchanged; else echo changed; fi
+"""
+"""Takes `before` and `after`: the packages, as one checksum each."""
+
+
+def dnf_upgrade(tool: str, options: UpdatesOptions) -> str:
+    """Return the action that updates by dnf or yum."""
+    only = " --security" if options.at_build == "security" else ""
+    return f"before=$(rpm -qa | sort | cksum)\n{tool} -y -q --refresh upgrade{only}\nafter=$(rpm -qa | sort | cksum)\n"
+
+
+APT_SETTINGS = ManagedFile(
+    "/etc/apt/apt.conf.d/52assay-updates",
+    """// Written by Assay: security updates every day.
+APT::Periodic::Update-Package-Lists "1";
+APT::Periodic::Unattended-Upgrade "1";
+APT::Periodic::AutocleanInterval "7";
+Unattended-Upgrade::Remove-Unused-Kernel-Packages "true";
+Unattended-Upgrade::Automatic-Reboot "false";
+// A package whose settings were hardened would be held back without these: settings stay as they are.
+Dpkg::Options { "--force-confdef"; "--force-confold"; };
+""",
+)
+
+
+def apt_periodic() -> Step:
+    """Return the step that installs and switches on unattended-upgrades; Debian's own origins: security updates."""
+    return Step(
+        subject="updates",
+        controls=("H16",),
+        title="security updates every day, by unattended-upgrades",
+        test=f"[ -x /usr/bin/unattended-upgrade ]\n{APT_SETTINGS.test}{ARE_TIMERS_ENABLED}",
+        action=f"if [ ! -x /usr/bin/unattended-upgrade ]; then\n{FRESH_LISTS}{INSTALL}fi\n{APT_SETTINGS.action}{ENABLE_TIMERS}",
+    )
+
+
+INSTALL = "apt install --no-install-recommends unattended-upgrades\n"
+ARE_TIMERS_ENABLED = """
+systemctl is-enabled --quiet apt-daily.timer
+systemctl is-enabled --quiet apt-daily-upgrade.timer
+"""
+ENABLE_TIMERS = """
+systemctl unmask apt-daily.timer apt-daily-upgrade.timer
+systemctl enable apt-daily.timer apt-daily-upgrade.timer
+"""
+
+
+def dnf_periodic(tool: str) -> Step:
+    """Return the step that installs and switches on dnf-automatic for security updates."""
+    return Step(
+        subject="updates",
+        controls=("H16",),
+        title="security updates every day, by dnf-automatic",
+        test=IS_DNF_AUTOMATIC,
+        action=f"rpm -q dnf-automatic >/dev/null || {tool} -y -q install dnf-automatic\n{SET_DNF_AUTOMATIC}",
+    )
+
+
+IS_DNF_AUTOMATIC = """
+grep -qx 'upgrade_type *= *security' /etc/dnf/automatic.conf
+grep -qx 'apply_updates *= *yes' /etc/dnf/automatic.conf
+systemctl is-enabled --quiet dnf-automatic.timer
+"""
+SET_DNF_AUTOMATIC = """
+sed -i -e 's/^upgrade_type *=.*/upgrade_type = security/' -e 's/^apply_updates *=.*/apply_updates = yes/' \\
+    /etc/dnf/automatic.conf
+systemctl enable dnf-automatic.timer
+"""
