@@ -1,0 +1,119 @@
+"""The recipe: how a base image becomes a proved, registered, shared image. Read `run_recipe` first."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pipeline.aws.session import Session
+from pipeline.aws.tags import Tags, new_build_id
+from pipeline.errors import AssayError
+from pipeline.interruption import interruptible
+from pipeline.journal import Journal
+from pipeline.options import OnError
+from pipeline.recorder import Recorder
+from pipeline.report.console import Console
+from pipeline.report.evidence import Evidence
+from pipeline.spec import Spec, spec_digest
+from pipeline.stages.context import Context
+from pipeline.stages.harden import harden
+from pipeline.stages.launch import launch
+from pipeline.stages.prove import prove_live, prove_sealed
+from pipeline.stages.release import keep, release
+from pipeline.stages.scrub import scrub
+from pipeline.stages.seal import seal
+
+LIFETIME = timedelta(hours=6)
+"""What a build leaves behind when it is killed may be swept after this time."""
+
+
+def run_recipe(context: Context) -> None:
+    """Perform the stages in order. Each gets what the one before returned; the first error ends the build."""
+    stage = context.recorder.stage
+    with stage("launch"):
+        launched = launch(context)
+    with stage("harden"):
+        hardened = harden(context, launched)
+    with stage("scrub"):
+        scrubbed = scrub(context, hardened)
+    with stage("prove live"):
+        scrubbed = prove_live(context, scrubbed)
+    with stage("seal"):
+        sealed = seal(context, scrubbed)
+    with stage("prove raw and fresh boot"):
+        proved = prove_sealed(context, sealed)
+    with stage("keep"):
+        proved = keep(context, proved)
+    with stage("release"):
+        release(context, proved)
+
+
+def build_image(
+    spec: Spec,
+    *,
+    spec_path: Path,
+    session: Session,
+    builds: Path,
+    console: Console,
+    on_error: OnError = OnError.CLEANUP,
+    update_base: bool = False,
+) -> Evidence:
+    """Build an image and return the evidence, which is also in `builds/<build-id>/`, after a failure too.
+
+    Everything that was made and is not the image is removed at the end; after a failure, as `on_error` says. An error
+    of the tree is in the evidence, with its exit status; only a defect of Assay itself is raised.
+    """
+    context = open_context(spec, spec_path, session, builds, console, update_base)
+    with context.journal:
+        problem = attempt(context)
+        if problem and not wants_cleanup(console, on_error):
+            console.notice("kept: everything that this build made; `invoke sweep` removes it")
+        else:
+            clean_up(context)
+        evidence = context.recorder.finish(problem)
+    if problem and not isinstance(problem, AssayError | KeyboardInterrupt):
+        raise problem
+    return evidence
+
+
+def open_context(
+    spec: Spec, spec_path: Path, session: Session, builds: Path, console: Console, update_base: bool = False
+) -> Context:
+    """Return the context of a new build: its id, its tags, its folder with a journal and a report."""
+    started = datetime.now(UTC)
+    build_id = new_build_id(started)
+    tags = Tags(build_id, spec_digest(spec), session.caller_arn, started + LIFETIME, spec.image.tags)
+    recorder = Recorder(
+        builds / build_id,
+        console,
+        build_id=build_id,
+        spec_name=spec.name,
+        spec_digest=tags.spec_digest,
+        region=session.region,
+        started=started,
+    )
+    journal = Journal(builds / build_id / "journal.jsonl", build_id, session.cloud)
+    recorder.take_resources(journal.resources)
+    return Context(spec, spec_path, builds, session, tags, journal, recorder, update_base)
+
+
+def attempt(context: Context) -> BaseException | None:
+    """Run the recipe and return what ended it, if anything did."""
+    try:
+        with interruptible():
+            run_recipe(context)
+    except BaseException as error:
+        return error
+    return None
+
+
+def wants_cleanup(console: Console, on_error: OnError) -> bool:
+    """Return whether a failed build is to be removed; ask when the user wants to be asked."""
+    if on_error is OnError.ASK:
+        choices = (OnError.CLEANUP.value, OnError.KEEP.value)
+        return console.ask("the build failed; what becomes of what it made?", choices, "cleanup") == OnError.CLEANUP
+    return on_error is OnError.CLEANUP
+
+
+def clean_up(context: Context) -> None:
+    """Remove what was made and not kept; what cannot be removed is in the report, and in the exit status."""
+    with context.recorder.stage("clean up"):
+        context.recorder.leak(*context.journal.undo_all())

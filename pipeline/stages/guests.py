@@ -1,0 +1,178 @@
+"""A guest: launched, reached by ssh under a pinned host key, waited for. The build and the fresh boot share this."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.aws import instances, keys, network
+from pipeline.aws.instances import Instance, Launch
+from pipeline.aws.wait import wait_until
+from pipeline.errors import CloudFailed, DeadlinePassed, GuestFailed, GuestUnreachable
+from pipeline.guest.keys import KeyPair, make_key_pair
+from pipeline.guest.shell import Connector, DirectConnector, Shell, connect, read_host_keys
+from pipeline.stages.context import Context
+
+BOOT_SECONDS = 600.0
+CLOUD_INIT_SECONDS = 600.0
+CLOUD_INIT_RESULT = "cloud-init status --wait >/dev/null 2>&1; cat /run/cloud-init/result.json"
+
+
+@dataclass(frozen=True)
+class Door:
+    """The way into guests of this build: a security group, and subnets to try."""
+
+    security_group_ids: tuple[str, ...]
+    subnet_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A running instance with a session open on it."""
+
+    instance: Instance
+    key_pair: KeyPair
+    connector: Connector
+    host_keys: tuple[str, ...]
+    user_data: str
+    shell: Shell
+
+
+def open_door(context: Context) -> Door:
+    """Make the security group that lets ssh in from the caller alone, unless the spec names groups (A02)."""
+    wanted = context.spec.network
+    subnets = network.find_subnets(context.session, wanted.subnet_id)
+    subnet_ids = tuple(subnet.subnet_id for subnet in subnets)
+    if wanted.security_group_ids:
+        return Door(wanted.security_group_ids, subnet_ids)
+    cidrs = (network.caller_address(context.session),) if wanted.ssh_from == "caller" else wanted.ssh_from
+    name = context.name("ssh")
+    group_id = context.journal.create(
+        "security-group",
+        name,
+        context.region,
+        make=lambda: network.create_security_group(
+            context.session, context.tags, name, vpc_id=subnets[0].vpc_id, port=context.spec.ssh.port, cidrs=cidrs
+        ),
+        undo=lambda identity: network.delete_security_group(context.session, identity),
+    )
+    return Door((group_id,), subnet_ids)
+
+
+def make_key(context: Context, role: str) -> KeyPair:
+    """Make an ed25519 key pair and import its public half: the private half never leaves this process (A14)."""
+    name = context.name(role)
+    key_pair = make_key_pair(name)
+    context.journal.create(
+        "key-pair",
+        name,
+        context.region,
+        make=lambda: keys.import_key_pair(context.session, context.tags, name, key_pair.public_openssh),
+        undo=lambda identity: keys.delete_key_pair(context.session, identity),
+    )
+    return key_pair
+
+
+def boot_guest(
+    context: Context,
+    role: str,
+    launch: Launch,
+    key_pair: KeyPair,
+    user: str,
+    once_running: Callable[[Instance], None] = lambda instance: None,
+) -> Guest:
+    """Launch an instance, log in as `user` under the host key that its console printed, and wait for cloud-init.
+
+    `once_running` is called while the guest still boots: its volume is as the image has it, or nearly.
+    Raises CapacityMissing, GuestUnreachable, HostKeyMismatch, GuestFailed. The console's log is saved in any case.
+    """
+    name = context.name(role)
+    with context.recorder.stage("boot"):
+        instance_id = context.journal.create(
+            "instance",
+            name,
+            context.region,
+            make=lambda: instances.launch_instance(context.session, context.tags, name, launch),
+            undo=lambda identity: instances.terminate_instance(context.session, identity),
+        )
+        try:
+            instance = instances.wait_running(context.session, instance_id, progress=context.recorder.progress)
+            once_running(instance)
+            return reach_guest(context, instance, launch, key_pair, user)
+        finally:
+            save_console(context, role, instance_id)
+
+
+def reach_guest(context: Context, instance: Instance, launch: Launch, key_pair: KeyPair, user: str) -> Guest:
+    """Return the guest once it lets us in and has finished booting."""
+    context.recorder.progress("waiting for its host key on the console")
+    host_keys = wait_for_host_keys(context, instance)
+    connector = DirectConnector(address_of(context, instance), context.spec.ssh.port)
+    context.recorder.progress(f"waiting for ssh on {connector.address}")
+    shell = connect(connector, user, key_pair, host_keys, deadline_seconds=BOOT_SECONDS)
+    try:
+        context.recorder.progress("waiting for cloud-init")
+        wait_for_cloud_init(shell, instance.instance_id)
+    except BaseException:
+        shell.close()
+        raise
+    return Guest(instance, key_pair, connector, host_keys, launch.user_data, shell)
+
+
+def address_of(context: Context, instance: Instance) -> str:
+    """Return the address by which the spec wants the instance to be reached. Raises GuestUnreachable without one."""
+    public = context.spec.network.address == "public"
+    address = instance.public_address if public else instance.private_address
+    if not address:
+        raise GuestUnreachable(
+            f"the instance has no {context.spec.network.address} address",
+            resource=instance.instance_id,
+            region=context.region,
+            hint="choose another subnet, or set network.address in the spec",
+        )
+    return address
+
+
+def wait_for_host_keys(context: Context, instance: Instance) -> tuple[str, ...]:
+    """Return the host keys that the instance printed on its console: the only ones that will be accepted (H28)."""
+    try:
+        return wait_until(
+            lambda: read_host_keys(instances.read_console(context.session, instance.instance_id)),
+            bool,
+            what=instance.instance_id,
+            region=context.region,
+            deadline_seconds=BOOT_SECONDS,
+            state=lambda found: f"{len(found)} host keys on the console",
+            sightings=1,
+        )
+    except DeadlinePassed as late:
+        raise GuestUnreachable(
+            "no host key appeared on the console, so no connection can be trusted",
+            resource=instance.instance_id,
+            region=context.region,
+        ) from late
+
+
+def wait_for_cloud_init(shell: Shell, instance_id: str) -> None:
+    """Wait until cloud-init has finished, where there is one. Raises GuestFailed with the errors that it reports."""
+    present = "command -v cloud-init >/dev/null || exit 0; "
+    output = shell.run(present + CLOUD_INIT_RESULT, deadline_seconds=CLOUD_INIT_SECONDS)
+    if not output.stdout.strip():
+        if output.exit_status:
+            raise GuestFailed("cloud-init left no result", resource=instance_id)
+        return
+    try:
+        errors = json.loads(output.stdout)["v1"]["errors"]
+    except (ValueError, KeyError, TypeError):
+        raise GuestFailed("cloud-init left a result that cannot be read", resource=instance_id) from None
+    if errors:
+        raise GuestFailed(f"cloud-init failed: {'; '.join(map(str, errors))[:1000]}", resource=instance_id)
+
+
+def save_console(context: Context, role: str, instance_id: str) -> str:
+    """Write what the console shows into the build's folder, and return it; nothing when the cloud does not answer."""
+    try:
+        console = instances.read_console(context.session, instance_id)
+    except CloudFailed as error:
+        console = f"the console could not be read: {error}\n"
+    context.recorder.save(f"console-{role}.log", console)
+    return console

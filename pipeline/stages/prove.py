@@ -1,0 +1,174 @@
+"""Stages 4, 6 and 7: prove the image live, on its raw blocks, and on a fresh boot as a consumer would launch it."""
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pipeline.aws.blocks import open_snapshot
+from pipeline.aws.images import Image
+from pipeline.aws.instances import Launch
+from pipeline.aws.session import Session
+from pipeline.errors import ProofFailed, ResidueFound
+from pipeline.guest.keys import KeyPair
+from pipeline.guest.shell import can_log_in
+from pipeline.report.evidence import Finding, Layer, Result, Status
+from pipeline.residue.proof import prove_raw as search_blocks
+from pipeline.residue.secrets import AwsSession, BuildSecret, build_secrets
+from pipeline.stages.context import Context
+from pipeline.stages.guests import Door, boot_guest, make_key, save_console
+from pipeline.stages.launch import Launched, marked_user_data
+from pipeline.stages.scrub import Scrubbed
+from pipeline.stages.seal import Sealed
+from pipeline.verify.fresh_boot import plan_logins, prove_fresh_boot
+from pipeline.verify.live import prove
+
+
+@dataclass(frozen=True)
+class Proved:
+    """An image whose every proof passed."""
+
+    image: Image
+    blocks_digest: str
+    """SHA-256 over the blocks of the root snapshot that were searched."""
+
+
+def prove_live(context: Context, scrubbed: Scrubbed) -> Scrubbed:
+    """Run the checks of layer L over the session that is still open: no key is left to open another one.
+
+    Raises ProofFailed: a guest that is not as it should be is not sealed.
+    """
+    shell = scrubbed.launched.guest.shell.open_root_shell()
+    try:
+        results = prove(
+            shell,
+            Layer.LIVE,
+            context.spec,
+            context.recorder.folder,
+            facts_of_build(scrubbed.launched),
+            spec_folder=context.spec_path.parent,
+            progress=context.check_progress,
+        )
+    finally:
+        shell.close()
+    context.recorder.add(*results)
+    require_pass(results, (), "the guest, before it is sealed")
+    return scrubbed
+
+
+def prove_sealed(context: Context, sealed: Sealed) -> Proved:
+    """Search the snapshot's blocks, and boot the image, both at once. Raises ResidueFound or ProofFailed."""
+    with ThreadPoolExecutor(1, "prove-raw") as pool:
+        raw = pool.submit(prove_raw, context, sealed)
+        prove_boot(context, sealed.image, sealed.launched.door, sealed.launched)
+        digest = raw.result()
+    evidence = context.recorder.evidence()
+    require_pass(evidence.results, evidence.findings, sealed.image.image_id)
+    return Proved(sealed.image, digest)
+
+
+def prove_raw(context: Context, sealed: Sealed) -> str:
+    """Search every written block of the root snapshot for what this build used (R03); return the blocks' digest."""
+    with context.recorder.stage("raw"):
+        source = open_snapshot(context.session, sealed.root_snapshot_id)
+        results, findings, digest = search_blocks(
+            source, secrets_of_build(context.session, sealed.launched), progress=context.recorder.progress
+        )
+        context.recorder.add(*results)
+        context.recorder.find(*findings)
+        return digest
+
+
+def prove_boot(context: Context, image: Image, door: Door, launched: Launched | None) -> None:
+    """Launch the image as a consumer would, with another key and other user-data, and record what it proves.
+
+    `launched` is the build that made it, None for an image of somebody else.
+    """
+    with context.recorder.stage("fresh boot"):
+        if not context.spec.image.launch_user:
+            context.recorder.add(no_way_in())
+            return
+        key_pair = make_key(context, "consumer-key")
+        user_data = marked_user_data(context.build_id)
+        launch = Launch(
+            image_id=image.image_id,
+            type=context.spec.instance.type,
+            key_name=context.name("consumer-key"),
+            security_group_ids=door.security_group_ids,
+            subnet_ids=door.subnet_ids,
+            public_address=context.spec.network.address == "public",
+            user_data=user_data,
+        )
+        guest = boot_guest(context, "consumer", launch, key_pair, context.spec.image.launch_user)
+        with context.recorder.stage("checks"):
+            build_key = launched.guest.key_pair if launched else None
+            root_shell = guest.shell.open_root_shell()
+            results = prove_fresh_boot(
+                root_shell,
+                context.spec,
+                context.recorder.folder,
+                {**facts_of_build(launched), "launch_public_key": key_pair.public_openssh},
+                console=save_console(context, "consumer", guest.instance.instance_id),
+                logins=plan_logins(context.spec, build_key, key_pair),
+                can_log_in=lambda user, key: can_log_in(guest.connector, user, key, guest.host_keys),
+                spec_folder=context.spec_path.parent,
+                progress=context.check_progress,
+            )
+            guest.shell.close()
+        context.recorder.add(*results)
+
+
+def no_way_in() -> Result:
+    """Return the result for an image without a launch user: its boot cannot be proved from inside."""
+    return Result(
+        controls=("H15",),
+        layer=Layer.FRESH_BOOT,
+        status=Status.UNREACHABLE,
+        title="the image can be entered on a fresh boot",
+        source="stages/prove",
+        detail="image.launch_user is null, and the private keys of its users are not ours",
+    )
+
+
+def require_pass(results: tuple[Result, ...], findings: tuple[Finding, ...], what: str) -> None:
+    """Raise ResidueFound or ProofFailed unless everything passed. `unreachable` is not a pass."""
+    bad = [result for result in results if result.status in (Status.FAIL, Status.UNREACHABLE)]
+    controls = sorted({control for result in bad for control in result.controls})
+    if findings:
+        raise ResidueFound(f"{len(findings)} findings on the blocks", resource=what)
+    if bad:
+        raise ProofFailed(f"{len(bad)} results are not a pass: {', '.join(controls)}", resource=what)
+
+
+def facts_of_build(launched: Launched | None) -> Mapping[str, str]:
+    """Return what the checks compare a guest with; nothing for an image of somebody else."""
+    if launched is None:
+        return {}
+    guest = launched.guest
+    return {
+        "build_public_key": guest.key_pair.public_openssh,
+        "host_key_fingerprints": " ".join(fingerprint(line) for line in guest.host_keys),
+        "machine_id": launched.machine_id,
+        "user_data_sha256": hashlib.sha256(guest.user_data.encode()).hexdigest(),
+        "boot_id": launched.boot_id,
+        "instance_id": guest.instance.instance_id,
+    }
+
+
+def secrets_of_build(session: Session, launched: Launched) -> tuple[BuildSecret, ...]:
+    """Return everything that this build used and no block may hold (R03)."""
+    guest = launched.guest
+    credentials = session.credentials
+    return build_secrets(
+        public_keys={"the build's key": guest.key_pair.public_openssh},
+        private_keys={"the build's key": private_text(guest.key_pair)},
+        host_public_keys=guest.host_keys,
+        host_key_fingerprints=[fingerprint(line) for line in guest.host_keys],
+        user_data=guest.user_data,
+        aws_sessions=[AwsSession(*credentials)] if credentials else [],
+    )
+
+
+def private_text(key_pair: KeyPair) -> str:
+    """Return the private half, for the search alone: it is never written anywhere."""
+    return key_pair.private_openssh.reveal

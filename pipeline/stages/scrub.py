@@ -1,0 +1,24 @@
+"""Stage 3: remove what must not ship: keys, histories, credentials, logs, identity. The session stays open."""
+
+from dataclasses import dataclass
+
+from pipeline.report.evidence import Layer
+from pipeline.scrub import scrub_steps
+from pipeline.stages.context import Context
+from pipeline.stages.harden import Hardened
+from pipeline.stages.launch import Launched
+from pipeline.stages.programs import run_steps
+
+
+@dataclass(frozen=True)
+class Scrubbed:
+    """The build guest with nothing of the build on it but the open session."""
+
+    launched: Launched
+
+
+def scrub(context: Context, hardened: Hardened) -> Scrubbed:
+    """Scrub the guest. From here on nobody can log in with the build's key. Raises StepFailed, GuestUnreachable."""
+    launched = hardened.launched
+    run_steps(context, launched.guest.shell, scrub_steps(launched.facts, context.spec), Layer.SCRUBBED, "scrub")
+    return Scrubbed(launched)
