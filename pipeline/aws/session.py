@@ -124,6 +124,15 @@ class Session:
         return self.caller[1]
 
     @property
+    def credentials(self) -> tuple[str, str, str | None] | None:
+        """The caller's access key id, secret access key and session token, to search for them; never to print."""
+        found = self._source.get_credentials()
+        if found is None:
+            return None
+        frozen = found.get_frozen_credentials()
+        return frozen.access_key, frozen.secret_key, frozen.token
+
+    @property
     def loopback(self) -> bool:
         """True when the cloud is on this machine, whether the spec or the environment says so."""
         return is_loopback(self.client("ec2").meta.endpoint_url)

@@ -8,8 +8,8 @@ from pipeline.aws import instances, keys, network
 from pipeline.aws.instances import Instance, Launch
 from pipeline.aws.wait import wait_until
 from pipeline.errors import CloudFailed, DeadlinePassed, GuestFailed, GuestUnreachable
-from pipeline.guest.keys import KeyPair, make_key_pair
-from pipeline.guest.shell import Connector, DirectConnector, Shell, connect, read_host_keys
+from pipeline.guest.keys import KeyPair, make_key_pair, read_host_keys
+from pipeline.guest.shell import Connector, DirectConnector, Shell, connect
 from pipeline.stages.context import Context
 
 BOOT_SECONDS = 600.0
@@ -108,7 +108,15 @@ def reach_guest(context: Context, instance: Instance, launch: Launch, key_pair: 
     host_keys = wait_for_host_keys(context, instance)
     connector = DirectConnector(address_of(context, instance), context.spec.ssh.port)
     context.recorder.progress(f"waiting for ssh on {connector.address}")
-    shell = connect(connector, user, key_pair, host_keys, deadline_seconds=BOOT_SECONDS)
+    shell = connect(
+        connector,
+        user,
+        key_pair,
+        host_keys,
+        deadline_seconds=BOOT_SECONDS,
+        resource=instance.instance_id,
+        region=context.region,
+    )
     try:
         context.recorder.progress("waiting for cloud-init")
         wait_for_cloud_init(shell, instance.instance_id)

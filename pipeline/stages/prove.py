@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from pipeline.aws.blocks import open_snapshot
+from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.images import Image
 from pipeline.aws.instances import Launch
 from pipeline.aws.session import Session
 from pipeline.errors import ProofFailed, ResidueFound
-from pipeline.guest.keys import KeyPair
+from pipeline.guest.keys import fingerprint
 from pipeline.guest.shell import can_log_in
 from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue.proof import prove_raw as search_blocks
@@ -70,7 +70,7 @@ def prove_sealed(context: Context, sealed: Sealed) -> Proved:
 def prove_raw(context: Context, sealed: Sealed) -> str:
     """Search every written block of the root snapshot for what this build used (R03); return the blocks' digest."""
     with context.recorder.stage("raw"):
-        source = open_snapshot(context.session, sealed.root_snapshot_id)
+        source = SnapshotBlocks(context.session, sealed.root_snapshot_id)
         results, findings, digest = search_blocks(
             source, secrets_of_build(context.session, sealed.launched), progress=context.recorder.progress
         )
@@ -110,7 +110,9 @@ def prove_boot(context: Context, image: Image, door: Door, launched: Launched | 
                 {**facts_of_build(launched), "launch_public_key": key_pair.public_openssh},
                 console=save_console(context, "consumer", guest.instance.instance_id),
                 logins=plan_logins(context.spec, build_key, key_pair),
-                can_log_in=lambda user, key: can_log_in(guest.connector, user, key, guest.host_keys),
+                can_log_in=lambda user, key: can_log_in(
+                    guest.connector, user, key, guest.host_keys, resource=guest.instance.instance_id
+                ),
                 spec_folder=context.spec_path.parent,
                 progress=context.check_progress,
             )
@@ -161,14 +163,9 @@ def secrets_of_build(session: Session, launched: Launched) -> tuple[BuildSecret,
     credentials = session.credentials
     return build_secrets(
         public_keys={"the build's key": guest.key_pair.public_openssh},
-        private_keys={"the build's key": private_text(guest.key_pair)},
+        private_keys={"the build's key": guest.key_pair.private_openssh.reveal},
         host_public_keys=guest.host_keys,
         host_key_fingerprints=[fingerprint(line) for line in guest.host_keys],
         user_data=guest.user_data,
         aws_sessions=[AwsSession(*credentials)] if credentials else [],
     )
-
-
-def private_text(key_pair: KeyPair) -> str:
-    """Return the private half, for the search alone: it is never written anywhere."""
-    return key_pair.private_openssh.reveal
