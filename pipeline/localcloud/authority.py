@@ -44,7 +44,9 @@ class Authority:
 
         AWS's `…/pkcs7` is signed by a DSA key, which the cryptography package cannot do: here both are RSA.
         """
-        builder = pkcs7.PKCS7SignatureBuilder().set_data(document).add_signer(self._certificate, self._key, hashes.SHA256())
+        builder = (
+            pkcs7.PKCS7SignatureBuilder().set_data(document).add_signer(self._certificate, self._key, hashes.SHA256())
+        )
         options = [pkcs7.PKCS7Options.Binary, pkcs7.PKCS7Options.NoCapabilities]
         return wrap_base64(builder.sign(serialization.Encoding.DER, options))
 

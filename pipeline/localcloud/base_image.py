@@ -14,6 +14,7 @@ import struct
 import subprocess
 import tarfile
 import tempfile
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ PACKAGES = (
     "zstd",
 )
 
+# Raise it when a change of the functions below changes the image; it is part of the cache's key.
+FORMAT = 1
 SECTOR = 512
 SIZE_GIB = 4
 BIOS_BOOT_SECTOR = 2048
@@ -108,12 +111,15 @@ def make_base_image(suite: Suite, cache: Path, report: Callable[[str], None]) ->
     return describe_image(suite, path)
 
 
+def default_cache() -> Path:
+    """Return where base images are kept: $ASSAY_IMAGE_CACHE, or assay/images in the user's cache directory."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("ASSAY_IMAGE_CACHE") or caches / "assay" / "images")
+
+
 def describe_image(suite: Suite, path: Path) -> BaseImage:
     """Return the image with a name as Debian gives it; the date is the day on which it was made."""
-    day = path.stat().st_mtime
-    import time
-
-    date = time.strftime("%Y%m%d", time.gmtime(day))
+    date = time.strftime("%Y%m%d", time.gmtime(path.stat().st_mtime))
     release = RELEASES[suite]
     return BaseImage(
         path=path,
@@ -126,10 +132,11 @@ def describe_image(suite: Suite, path: Path) -> BaseImage:
 
 
 def recipe_digest(suite: Suite, sources: Sources) -> str:
-    """Return the sha256 of all that decides what is in the image: the suite, the sources, this file and the recipe."""
-    digest = hashlib.sha256(repr((suite, sources)).encode())
-    for path in (Path(__file__), *sorted(path for path in RECIPE.rglob("*") if path.is_file())):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    """Return the sha256 of all that decides what is in the image: suite, sources, packages, layout and recipe."""
+    layout = (FORMAT, SIZE_GIB, BIOS_BOOT_SECTOR, ESP_SECTOR, ROOT_SECTOR)
+    digest = hashlib.sha256(repr((suite, sources, PACKAGES, layout)).encode())
+    for path in sorted(path for path in RECIPE.rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(RECIPE)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -174,7 +181,11 @@ def pack_overlay(archive: Path, sources: Sources, suite: Suite) -> None:
     security_uris = f"Types: deb\nURIs: {sources.security_mirror}\nSuites: {suite}-security\n"
     rest = f"Components: main\nSigned-By: {KEYRING}\n"
     apt_sources = f"Types: deb\nURIs: {sources.mirror}\nSuites: {suite} {suite}-updates\n{rest}\n{security_uris}{rest}"
-    files = {path.relative_to(RECIPE / "overlay"): path.read_bytes() for path in (RECIPE / "overlay").rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(RECIPE / "overlay"): path.read_bytes()
+        for path in (RECIPE / "overlay").rglob("*")
+        if path.is_file()
+    }
     files[Path("etc/apt/sources.list.d/debian.sources")] = apt_sources.encode()
     with tarfile.open(archive, "w") as tar:
         for path, content in sorted(files.items()):
@@ -194,9 +205,9 @@ def install_packages(
         "--variant=minbase",
         f"--include={','.join(PACKAGES)}",
         f"--keyring={KEYRING}",
-        '--dpkgopt=path-exclude=/usr/share/man/*',
-        '--dpkgopt=path-exclude=/usr/share/doc/*',
-        '--dpkgopt=path-include=/usr/share/doc/*/copyright',
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         f"--customize-hook=tar-in {shlex.quote(str(overlay))} /",
         f"--customize-hook={settings}{(RECIPE / 'customize.sh').read_text()}",
         *([f'--aptopt=Acquire::http::Proxy "{sources.proxy}"'] if sources.proxy else []),
@@ -233,7 +244,8 @@ def make_root_file_system(root_archive: Path, image: Path, identity: uuid.UUID, 
     """Fill the root partition from the archive. Unpacking needs root's view of owners: a user gets it by unshare."""
     root = folder / "root"
     script = (
-        'set -e; mkdir -p "$1"; tar --extract --numeric-owner --file "$2" --directory "$1" --exclude="./dev/*" --exclude="./boot/assay"; '
+        'set -e; mkdir -p "$1"; tar --extract --numeric-owner --file "$2" --directory "$1" '
+        '--exclude="./dev/*" --exclude="./boot/assay"; '
         'mke2fs -q -t ext4 -L root -U "$4" -E "offset=$5,root_owner=0:0,discard" -d "$1" "$3" "$6"; rm -rf "$1"'
     )
     blocks = (END_SECTOR - ROOT_SECTOR) * SECTOR // 4096
@@ -289,8 +301,15 @@ def run(command: list[str], text: str | None = None) -> None:
     environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
     try:
         subprocess.run(
-            command, input=text, env=environment, text=True, check=True, timeout=DEADLINE_SECONDS,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=None if text is not None else subprocess.DEVNULL,
+            command,
+            input=text,
+            env=environment,
+            text=True,
+            check=True,
+            timeout=DEADLINE_SECONDS,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=None if text is not None else subprocess.DEVNULL,
         )
     except FileNotFoundError as error:
         raise BaseImageFailed(f"{command[0]} is not installed: `ci/invoke` installs all that is needed") from error

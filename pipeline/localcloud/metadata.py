@@ -16,15 +16,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pipeline.localcloud.authority import Authority
 
 VERSIONS = (
-    "1.0 2007-01-19 2007-03-01 2007-08-29 2007-10-10 2007-12-15 2008-02-01 2008-09-01 2009-04-04 2011-01-01 2011-05-01 "
-    "2012-01-12 2014-02-25 2014-11-05 2015-10-20 2016-04-19 2016-06-30 2016-09-02 2018-03-28 2018-08-17 2018-09-24 "
-    "2019-10-01 2020-10-27 2021-01-03 2021-03-23 2021-07-15 2022-09-24 latest"
-).split()
+    *("1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15", "2008-02-01", "2008-09-01"),
+    *("2009-04-04", "2011-01-01", "2011-05-01", "2012-01-12", "2014-02-25", "2014-11-05", "2015-10-20", "2016-04-19"),
+    *("2016-06-30", "2016-09-02", "2018-03-28", "2018-08-17", "2018-09-24", "2019-10-01", "2020-10-27", "2021-01-03"),
+    *("2021-03-23", "2021-07-15", "2022-09-24", "latest"),
+)
 LONGEST_TOKEN_SECONDS = 21600
 LONGEST_SOCKET_PATH = 100
 IDLE_SECONDS = 60.0
@@ -170,7 +171,8 @@ def role_tree(view: InstanceView) -> Tree | None:
     info = {
         "Code": "Success",
         "LastUpdated": view.launch_time,
-        "InstanceProfileArn": view.role_profile_arn or f"arn:aws:iam::{view.account_id}:instance-profile/{view.role_name}",
+        "InstanceProfileArn": view.role_profile_arn
+        or f"arn:aws:iam::{view.account_id}:instance-profile/{view.role_name}",
         "InstanceProfileId": "AIPALOCALCLOUD0000000",
     }
     return {"info": render_json(info), "security-credentials": {view.role_name: credentials}}
@@ -320,7 +322,7 @@ class RequestHandler(http.server.BaseHTTPRequestHandler):
     """Reads requests of one connection and answers them from its server's instance."""
 
     protocol_version = "HTTP/1.1"
-    server_version: ClassVar[str] = "EC2ws"
+    server_version = "EC2ws"
     sys_version = ""
     timeout = IDLE_SECONDS
     server: "InstanceServer"

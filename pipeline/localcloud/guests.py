@@ -1,0 +1,454 @@
+"""Guests: one QEMU process for each running instance.
+
+A guest has what an instance of EC2 shows it: its private address by DHCP, the metadata service at 169.254.169.254, the
+vendor "Amazon EC2" in SMBIOS, a serial console that is kept, and disks. QEMU needs neither root nor KVM. It ends with
+the process that started it, as an instance ends when its host loses power.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import select
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.localcloud.metadata import InstanceView, MetadataServer
+from pipeline.localcloud.network import (
+    METADATA_ADDRESS,
+    RESOLVER_ADDRESS,
+    AddressRefused,
+    gateway_address,
+    guest_network,
+)
+from pipeline.localcloud.qmp import Monitor, MonitorFailed
+
+Accelerator = Literal["kvm", "tcg"]
+
+QEMU = "qemu-system-x86_64"
+FIRMWARE = Path("/usr/share/OVMF")
+PROBE_FIRMWARE = Path("/usr/share/ovmf/OVMF.fd")
+PROBE_SECONDS = 20.0
+START_SECONDS = 30.0
+DIAL_SECONDS = 1.0
+REBOOT_SECONDS = 240.0
+
+
+class GuestFailed(RuntimeError):
+    """A guest could not be started, or did not do what it was told; the message says what QEMU said."""
+
+
+@dataclass(frozen=True)
+class GuestSettings:
+    """What an instance is made of. The first disk is the root; device names are EC2's (/dev/xvda).
+
+    `egress` off means that the guest reaches the metadata service, and is reached through the proxy, and nothing else.
+    """
+
+    instance_id: str
+    private_address: str
+    public_address: str
+    mac: str
+    processors: int
+    memory_mib: int
+    boot_mode: Literal["legacy-bios", "uefi"]
+    disks: tuple[tuple[str, str, Path], ...]
+    egress: bool = True
+    instance_type: str = "t3.small"
+
+
+class Guest:
+    """One instance's machine. Thread safe. Its directory keeps the console over stop and start, and so over objects.
+
+    `on_exit` is called in a thread of the guest's once for each start that succeeded, whatever ended QEMU.
+    `metadata` serves the instance while it runs; `instance_view` is asked at each of its requests.
+    """
+
+    def __init__(
+        self,
+        settings: GuestSettings,
+        directory: Path,
+        instance_view: Callable[[], InstanceView],
+        on_exit: Callable[[], None],
+        metadata: MetadataServer,
+    ) -> None:
+        self.settings, self.directory = settings, directory
+        self.instance_view, self.on_exit, self.metadata = instance_view, on_exit, metadata
+        self._process: subprocess.Popen[bytes] | None = None
+        self._monitor: Monitor | None = None
+        self._exited = threading.Event()
+        self._exited.set()
+        self._ready = self._reset_instead = False
+        self._lock = threading.RLock()
+        self._forwards: dict[int, tuple[str, int]] = {}
+        self._nodes: dict[str, str] = {}
+
+    @property
+    def running(self) -> bool:
+        """Whether QEMU runs."""
+        return not self._exited.is_set()
+
+    def start(self) -> None:
+        """Start QEMU and return when QMP answers. Raises GuestFailed, and leaves nothing behind then."""
+        with self._lock:
+            if self.running:
+                raise GuestFailed(f"{self.settings.instance_id} runs already")
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._check_disks()
+            self._forwards, self._ready, self._reset_instead = {}, False, False
+            self._nodes = {volume_id: f"disk{index}" for index, (_, volume_id, _) in enumerate(self.settings.disks)}
+            socket_path = self.metadata.serve(self.settings.instance_id, self.instance_view)
+            ours, theirs = socket.socketpair()
+            try:
+                with theirs:
+                    self._launch(self._command(socket_path, theirs.fileno()), theirs.fileno())
+                self._monitor = Monitor(ours, self._take_event)
+                self._monitor.execute("qmp_capabilities", deadline_seconds=START_SECONDS)
+                self._ready = True
+            except (OSError, MonitorFailed, AddressRefused) as error:
+                self.destroy()
+                ours.close()
+                self.metadata.close(self.settings.instance_id)
+                raise GuestFailed(f"{self.settings.instance_id}: {self._said() or error}") from error
+
+    def shut_down(self, deadline_seconds: float) -> None:
+        """Press the power button, wait for the guest to go, and pull the plug after the deadline."""
+        self._power_down()
+        if not self._exited.wait(deadline_seconds):
+            self.destroy()
+
+    def destroy(self) -> None:
+        """Pull the plug, and wait until QEMU is gone."""
+        if self._process is not None and self.running:
+            self._process.kill()
+            self._exited.wait(30)
+
+    def reboot(self) -> None:
+        """Ask the guest to shut down and reset it then, or after four minutes anyway, as EC2 does. Returns at once."""
+        self._reset_instead = True
+        self._power_down()
+        monitor = self._monitor
+
+        def reset_hard() -> None:
+            if self._reset_instead and self._monitor is monitor and monitor is not None:
+                self._reset(monitor)
+
+        timer = threading.Timer(REBOOT_SECONDS, reset_hard)
+        timer.daemon = True
+        timer.start()
+
+    def console(self) -> bytes:
+        """Return what the serial console has said since the instance's first start."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.directory / "console.log").read_bytes()
+        return b""
+
+    def screenshot(self) -> bytes | None:
+        """Return the screen as PNG, or None when the guest does not run."""
+        picture = self.directory / "screen.png"
+        try:
+            self._running_monitor().execute("screendump", {"filename": str(picture), "format": "png"})
+            return picture.read_bytes()
+        except (MonitorFailed, FileNotFoundError):
+            return None
+        finally:
+            picture.unlink(missing_ok=True)
+
+    def dial(self, port: int) -> socket.socket:
+        """Connect to a port of the guest. Returns a connection that the guest accepted; raises OSError otherwise."""
+        connection = socket.create_connection(self.forward(port), DIAL_SECONDS)
+        try:
+            self._wait_accepted(connection, port)
+        except BaseException:
+            connection.close()
+            raise
+        connection.settimeout(None)
+        return connection
+
+    def forward(self, port: int) -> tuple[str, int]:
+        """Return the loopback address behind which QEMU reaches the guest's port. Raises ConnectionRefusedError.
+
+        QEMU accepts there even when the guest does not: `dial` tells the difference.
+        """
+        with self._lock:
+            if port not in self._forwards:
+                try:
+                    monitor = self._running_monitor()
+                    rule = f"tcp:127.0.0.1:0-{self.settings.private_address}:{port}"
+                    said = monitor.execute_human(f"hostfwd_add net0 {rule}").strip()
+                    found = find_forward(monitor.execute_human("info usernet"), port)
+                except MonitorFailed as error:
+                    raise ConnectionRefusedError(str(error)) from error
+                if found is None:
+                    raise ConnectionRefusedError(f"{self.settings.instance_id}: no way to port {port}: {said}")
+                self._forwards[port] = ("127.0.0.1", found)
+            return self._forwards[port]
+
+    def switch_overlay(self, volume_id: str, overlay: Path) -> None:
+        """Let QEMU write a disk to the overlay from now on (a live snapshot). Raises GuestFailed, KeyError."""
+        with self._lock:
+            node = f"{self._nodes[volume_id].partition('-')[0]}-{time.monotonic_ns():x}"
+            try:
+                self._running_monitor().execute(
+                    "blockdev-snapshot-sync",
+                    {
+                        "node-name": self._nodes[volume_id],
+                        "snapshot-file": str(overlay),
+                        "snapshot-node-name": node,
+                        "format": "qcow2",
+                        "mode": "existing",
+                    },
+                    deadline_seconds=60.0,
+                )
+            except MonitorFailed as error:
+                raise GuestFailed(f"{self.settings.instance_id}: live snapshot of {volume_id}: {error}") from error
+            self._nodes[volume_id] = node
+
+    def _running_monitor(self) -> Monitor:
+        if self._monitor is None or not self.running:
+            raise MonitorFailed(f"{self.settings.instance_id} does not run")
+        return self._monitor
+
+    def _check_disks(self) -> None:
+        """Refuse a disk that a snapshot has frozen since: its path is of before the snapshot."""
+        for _, volume_id, path in self.settings.disks:
+            if not path.exists() or not path.stat().st_mode & 0o200:
+                raise GuestFailed(f"{self.settings.instance_id}: {path} is not {volume_id}'s file any more")
+
+    def _launch(self, command: list[str], descriptor: int) -> None:
+        """Start QEMU, and the thread that waits for its end. setpriv ends QEMU when that thread's process ends."""
+        started: threading.Event = threading.Event()
+        failures: list[OSError] = []
+        self._exited.clear()
+
+        def live() -> None:
+            try:
+                with (self.directory / "qemu.log").open("wb") as log:
+                    self._process = subprocess.Popen(
+                        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(descriptor,)
+                    )
+            except OSError as error:
+                failures.append(error)
+                self._exited.set()
+                return
+            finally:
+                started.set()
+            self._process.wait()
+            self._clean_up()
+
+        # The death signal follows the thread that forks, so this thread stays for as long as QEMU does.
+        threading.Thread(target=live, name=f"guest {self.settings.instance_id}", daemon=True).start()
+        started.wait()
+        if failures:
+            raise failures[0]
+
+    def _clean_up(self) -> None:
+        if self._monitor is not None:
+            self._monitor.close()
+        self.metadata.close(self.settings.instance_id)
+        self._exited.set()
+        if self._ready:
+            self.on_exit()
+
+    def _said(self) -> str:
+        with contextlib.suppress(OSError):
+            return "\n".join((self.directory / "qemu.log").read_text(errors="replace").strip().splitlines()[-5:])
+        return ""
+
+    def _power_down(self) -> None:
+        with contextlib.suppress(MonitorFailed):
+            self._running_monitor().execute("system_powerdown")
+
+    def _take_event(self, event: str, data: dict[str, Any]) -> None:
+        """QEMU pauses when the guest has shut down: then it is reset for a reboot, and ended otherwise."""
+        if event == "SHUTDOWN" and data.get("reason") != "host-qmp-quit":
+            threading.Thread(target=self._after_shutdown, daemon=True).start()
+
+    def _after_shutdown(self) -> None:
+        monitor = self._monitor
+        if monitor is None:
+            return
+        if self._reset_instead:
+            self._reset(monitor)
+            return
+        try:
+            monitor.execute("quit")
+        except MonitorFailed:
+            self.destroy()
+
+    def _reset(self, monitor: Monitor) -> None:
+        self._reset_instead = False
+        try:
+            monitor.execute("system_reset")
+            monitor.execute("cont")
+        except MonitorFailed:
+            self.destroy()
+
+    def _wait_accepted(self, connection: socket.socket, port: int) -> None:
+        """Wait until the guest itself has accepted: QEMU's list of connections says so, or data from the guest does."""
+        ours = int(connection.getsockname()[1])
+        deadline = time.monotonic() + DIAL_SECONDS
+        while time.monotonic() < deadline:
+            if select.select([connection], [], [], 0.02)[0]:
+                if connection.recv(1, socket.MSG_PEEK):
+                    return
+                raise ConnectionRefusedError(f"{self.settings.instance_id} refuses port {port}")
+            try:
+                state = find_state(self._running_monitor().execute_human("info usernet"), port, ours)
+            except MonitorFailed as error:
+                raise ConnectionRefusedError(str(error)) from error
+            if state == "ESTABLISHED":
+                return
+        raise TimeoutError(f"{self.settings.instance_id} does not answer at port {port}")
+
+    def _command(self, metadata_socket: Path, descriptor: int) -> list[str]:
+        settings = self.settings
+        machine_id = instance_uuid(settings.instance_id)
+        smbios = f"manufacturer=Amazon EC2,product={settings.instance_type},uuid={machine_id},serial={machine_id}"
+        accelerate = ["kvm", "-cpu", "host"] if accelerator() == "kvm" else ["tcg,thread=multi", "-cpu", "max"]
+        return [
+            *("setpriv", "--pdeathsig", "KILL", QEMU, "-accel", *accelerate, "-machine", "pc", "-nodefaults"),
+            *("-name", settings.instance_id, "-smp", str(settings.processors), "-m", str(settings.memory_mib)),
+            *("-uuid", machine_id, "-smbios", "type=0,vendor=Amazon EC2", "-smbios", f"type=1,{smbios}"),
+            *("-action", "shutdown=pause,panic=none", "-display", "none", "-vga", "std"),
+            *("-chardev", f"socket,id=qmp,fd={descriptor}", "-mon", "chardev=qmp,mode=control"),
+            *("-chardev", f"file,id=console,path={escape(self.directory / 'console.log')},append=on"),
+            *("-serial", "chardev:console", "-device", "virtio-rng-pci"),
+            *("-netdev", network_option(settings, metadata_socket)),
+            *("-device", f"virtio-net-pci,netdev=net0,mac={settings.mac},romfile="),
+            *self._firmware_options(),
+            *(option for index, disk in enumerate(settings.disks) for option in disk_options(index, disk)),
+        ]
+
+    def _firmware_options(self) -> list[str]:
+        """UEFI has a store of variables for each instance; the BIOS is QEMU's own."""
+        if self.settings.boot_mode == "legacy-bios":
+            return []
+        variables = self.directory / "uefi-variables.fd"
+        if not variables.exists():
+            shutil.copyfile(FIRMWARE / "OVMF_VARS_4M.fd", variables)
+        return [
+            *("-drive", f"if=pflash,format=raw,readonly=on,file={FIRMWARE / 'OVMF_CODE_4M.fd'}"),
+            *("-drive", f"if=pflash,format=raw,file={escape(variables)}"),
+        ]
+
+
+def network_option(settings: GuestSettings, metadata_socket: Path) -> str:
+    """Return QEMU's user network: the guest's address first in DHCP, and a relay for each metadata connection."""
+    relay = f"socat - UNIX-CONNECT:{shlex.quote(str(metadata_socket))}"
+    options = {
+        "id": "net0",
+        "net": str(guest_network(settings.private_address)),
+        "host": gateway_address(settings.private_address),
+        "dns": str(RESOLVER_ADDRESS),
+        "dhcpstart": settings.private_address,
+        "restrict": "off" if settings.egress else "on",
+        "guestfwd": f"tcp:{METADATA_ADDRESS}:80-cmd:{relay}",
+    }
+    return ",".join(["user", *(f"{name}={escape(value)}" for name, value in options.items())])
+
+
+def disk_options(index: int, disk: tuple[str, str, Path]) -> list[str]:
+    """Return one disk's options. Trim is ignored, as EBS ignores it: what the guest deletes stays on the disk."""
+    _, volume_id, path = disk
+    file = f"file.driver=file,file.filename={escape(path)}"
+    backend = f"driver=qcow2,node-name=disk{index},discard=ignore,cache.no-flush=on,{file}"
+    serial = volume_id.replace("-", "")[:20]
+    return ["-blockdev", backend, "-device", f"virtio-blk-pci,drive=disk{index},serial={serial},bootindex={index}"]
+
+
+def escape(value: object) -> str:
+    """Return a value for QEMU's comma-separated options."""
+    return str(value).replace(",", ",,")
+
+
+def instance_uuid(instance_id: str) -> str:
+    """Return the machine's UUID: begins with ec2, as an instance's does, and is always the same for an instance."""
+    digest = hashlib.sha256(instance_id.encode()).hexdigest()
+    text = f"ec2{digest[:29]}"
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:32]}"
+
+
+def find_forward(listing: str, port: int) -> int | None:
+    """Return the loopback port that forwards to the guest's port, from the text of `info usernet`."""
+    for line in listing.splitlines():
+        fields = line.split()
+        if len(fields) >= 6 and fields[0] == "TCP[HOST_FORWARD]" and fields[5] == str(port):
+            return int(fields[3])
+    return None
+
+
+def find_state(listing: str, port: int, client_port: int) -> str | None:
+    """Return the TCP state, as the guest's side has it, of the connection from client_port to the guest's port."""
+    for line in listing.splitlines():
+        fields = line.split()
+        if len(fields) >= 6 and fields[3] == str(port) and fields[5] == str(client_port):
+            return fields[0].removeprefix("TCP[").removesuffix("]")
+    return None
+
+
+def accelerator() -> Accelerator:
+    """Return "kvm" where a probe showed that a guest boots with it, and "tcg" otherwise.
+
+    /dev/kvm may exist, open, and still break every guest. The probe's answer is remembered until the host boots again.
+    """
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK) or not PROBE_FIRMWARE.exists():
+        return "tcg"
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assay"
+    remembered = cache / f"accelerator-{boot_id}"
+    with contextlib.suppress(FileNotFoundError):
+        return "kvm" if remembered.read_text() == "kvm" else "tcg"
+    found: Accelerator = "kvm" if probe_kvm() else "tcg"
+    cache.mkdir(parents=True, exist_ok=True)
+    for old in cache.glob("accelerator-*"):
+        old.unlink(missing_ok=True)
+    remembered.write_text(found)
+    return found
+
+
+def probe_kvm() -> bool:
+    """Boot UEFI firmware with KVM: it runs in long mode, with timers and PCI, and says so on the serial port."""
+    with tempfile.TemporaryDirectory(prefix="assay-kvm-") as folder:
+        log = Path(folder) / "serial.log"
+        command = [
+            QEMU,
+            "-accel",
+            "kvm",
+            "-cpu",
+            "host",
+            "-machine",
+            "pc",
+            "-m",
+            "128",
+            "-nodefaults",
+            "-display",
+            "none",
+        ]
+        command += ["-bios", str(PROBE_FIRMWARE), "-serial", f"file:{log}"]
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+        except OSError:
+            return False
+        try:
+            deadline = time.monotonic() + PROBE_SECONDS
+            while time.monotonic() < deadline and process.poll() is None:
+                if log.exists() and re.search(rb"UEFI|BdsDxe", log.read_bytes()):
+                    return True
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.1)
+            return False
+        finally:
+            process.kill()
+            process.wait()
