@@ -1,0 +1,74 @@
+"""Every check names the controls that it proves, and nothing of the pipeline but the spec."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from pipeline.report.catalogue import CATALOGUE
+
+CHECKS = Path(__file__).parents[2] / "checks"
+FILES = sorted(CHECKS.glob("test_*.py"))
+
+
+def checks_of(path):
+    """Return each check of a file with the controls and layers of its marks."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            marks = [one for one in node.decorator_list if ast.unparse(one).startswith("pytest.mark.controls(")]
+            controls = [argument.value for mark in marks for argument in mark.args]
+            layers = "".join(word.value.value for mark in marks for word in mark.keywords if word.arg == "layers")
+            yield node, controls, layers
+
+
+ALL = [pytest.param(*one, id=f"{path.stem}::{one[0].name}") for path in FILES for one in checks_of(path)]
+
+
+@pytest.mark.parametrize(("node", "controls", "layers"), ALL)
+def test_a_check_names_its_controls_and_layers(node, controls, layers):
+    assert controls
+    assert set(controls) <= CATALOGUE.keys()
+    assert layers in ("L", "B", "LB")
+
+
+@pytest.mark.parametrize(("node", "controls", "layers"), ALL)
+def test_a_check_says_what_it_proves(node, controls, layers):
+    assert ast.get_docstring(node)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_names_of_checks_are_unique_in_a_file(path):
+    names = [node.name for node, *_ in checks_of(path)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("path", sorted(CHECKS.glob("*.py")), ids=lambda path: path.stem)
+def test_checks_import_nothing_of_the_pipeline_but_the_spec(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module)
+    assert {name for name in imported if name.startswith("pipeline")} <= {"pipeline.spec"}
+
+
+@pytest.mark.parametrize(
+    "identity",
+    # What the first issue names: these have a check at each of their layers L and B.
+    [
+        *("H01", "H02", "H03", "H04", "H05", "H06", "H10", "H11", "H12", "H14", "H15", "H16"),
+        *("S01", "S02", "S03", "S04", "S05", "S06", "S07", "S08", "S11", "S12", "S13", "S14"),
+    ],
+)
+def test_a_control_has_checks_at_its_layers(identity):
+    covered = {
+        layer for path in FILES for _, controls, layers in checks_of(path) if identity in controls for layer in layers
+    }
+    wanted = {layer.value for layer in CATALOGUE[identity].proved_at} & {"L", "B"}
+    assert wanted <= covered
+
+
+def test_the_catalogue_is_complete():
+    assert len(CATALOGUE) == 32 + 23 + 10 + 6 + 22
+    assert all(control.title and control.layers for control in CATALOGUE.values())
