@@ -7,10 +7,24 @@ the end of a match gives its start, and so that each of them can be dressed in U
 import base64
 import binascii
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 
 Form = tuple[bytes, ...]
 """For each place the values that it may have, sorted."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """What has no fixed length: it begins with `head`, which is not in it again, and its first end is its only end."""
+
+    head: bytes
+    expression: bytes
+    longest: int
+
+    def __len__(self) -> int:
+        return self.longest
+
 
 BASE64_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 BASE64_RUN = rb"[A-Za-z0-9+/_-]"
@@ -52,8 +66,10 @@ def literal_form(text: bytes) -> Form:
     return tuple(text[place : place + 1] for place in range(len(text)))
 
 
-def expression_of(form: Form) -> bytes:
+def expression_of(form: Form | Span) -> bytes:
     """Return a form as a regular expression that both engines understand."""
+    if isinstance(form, Span):
+        return form.expression
     return b"".join(b"\\x%02x" % place[0] if len(place) == 1 else class_of(place) for place in form)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pipeline.residue.matcher import Matcher, open_matcher
+from pipeline.residue.matcher import Hit, Matcher, open_matcher
 from pipeline.residue.rules import Rule, Trigger
 
 
@@ -27,11 +27,11 @@ class Match:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some bytes of the disk, and what triggered in them: (number of the trigger, place)."""
+    """Some bytes of the disk, and what triggered in them."""
 
     offset: int
     data: bytes
-    hits: list[tuple[int, int]]
+    hits: list[Hit]
 
     @property
     def end(self) -> int:
@@ -84,22 +84,18 @@ class Stream:
             hits += self.searcher.matcher.find(data)
         self.previous, self.current = self.current, Chunk(offset, data, hits)
 
-    def hits_across(self, before: bytes, after: bytes) -> list[tuple[int, int]]:
+    def hits_across(self, before: bytes, after: bytes) -> list[Hit]:
         """Return the hits that begin in `before` and end in `after`, with places relative to `after`."""
         overlap = self.searcher.overlap
         tail = before[-overlap:] if overlap else b""
         if not tail:
             return []
         hits = self.searcher.matcher.find(tail + after[:overlap])
-        return [
-            (number, place - len(tail))
-            for number, place in hits
-            if place < len(tail) < place + len(self.searcher.targets[number][1].form)
-        ]
+        return [(number, start - len(tail), end - len(tail)) for number, start, end in hits if start < len(tail) < end]
 
     def settle(self, following: bytes) -> Iterator[Match]:
         """Let the rules decide about the hits of the current chunk."""
-        for number, place in sorted(self.current.hits, key=lambda hit: hit[1]):
+        for number, place, _ in sorted(self.current.hits, key=lambda hit: hit[1]):
             rule, trigger = self.searcher.targets[number]
             back, forth = rule.reach
             window, start = self.window(place - back, place + forth, following)

@@ -4,11 +4,10 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from pipeline.residue.encodings import Form, expression_of
+from pipeline.residue.encodings import Form, Span, expression_of
 
-Buffer = bytes | bytearray | memoryview
-Hit = tuple[int, int]
-"""The number of a form, and the place in the buffer where it begins."""
+Hit = tuple[int, int, int]
+"""The number of a form, and the places in the buffer where it begins and ends."""
 
 
 class Matcher(Protocol):
@@ -17,7 +16,7 @@ class Matcher(Protocol):
     name: str
     longest: int
 
-    def find(self, buffer: Buffer) -> list[Hit]:
+    def find(self, buffer: bytes) -> list[Hit]:
         """Return every hit, in any order."""
 
 
@@ -26,33 +25,37 @@ class FastMatcher:
 
     name = "hyperscan"
 
-    def __init__(self, forms: tuple[Form, ...]) -> None:
+    def __init__(self, forms: tuple[Form | Span, ...]) -> None:
         import pyperscan
 
         self.longest = max(map(len, forms), default=1)
         flag = pyperscan.Flag.DOTALL
-        patterns = [
-            pyperscan.Pattern(expression_of(form), flag, tag=(number, len(form))) for number, form in enumerate(forms)
-        ]
-        self._hits: list[Hit] = []
+        patterns = [pyperscan.Pattern(expression_of(form), flag, tag=number) for number, form in enumerate(forms)]
+        self._forms = forms
+        self._hits: list[tuple[int, int]] = []
         self._database = pyperscan.BlockDatabase(*patterns)
         self._scanner = self._database.build(self._hits, recorder(pyperscan.Scan.Continue))
 
-    def find(self, buffer: Buffer) -> list[Hit]:
+    def find(self, buffer: bytes) -> list[Hit]:
         """Return every hit, in any order."""
         self._scanner.scan(buffer)
         if not self._hits:
             return []
-        hits = self._hits.copy()
+        hits = [(number, start_of(self._forms[number], buffer, end), end) for number, end in self._hits]
         self._hits.clear()
         return hits
 
 
-def recorder(go_on: Any) -> Callable[[list[Hit], tuple[int, int], int, int], Any]:  # noqa: ANN401 - pyperscan has no types for it
-    """Return the callback that notes a hit: every form has one length, so the end of a match gives its start."""
+def start_of(form: Form | Span, buffer: bytes, end: int) -> int:
+    """Return where a hit that ends at `end` begins: Hyperscan does not say, but every form tells."""
+    return buffer.rindex(form.head, 0, end) if isinstance(form, Span) else end - len(form)
 
-    def record(hits: list[Hit], tag: tuple[int, int], _start: int, end: int) -> Any:  # noqa: ANN401
-        hits.append((tag[0], end - tag[1]))
+
+def recorder(go_on: Any) -> Callable[[list[tuple[int, int]], int, int, int], Any]:  # noqa: ANN401 - untyped there
+    """Return the callback that notes a hit: the number of its form, and its end."""
+
+    def record(hits: list[tuple[int, int]], number: int, _start: int, end: int) -> Any:  # noqa: ANN401
+        hits.append((number, end))
         return go_on
 
     return record
@@ -63,30 +66,30 @@ class SlowMatcher:
 
     name = "standard library (slow)"
 
-    def __init__(self, forms: tuple[Form, ...]) -> None:
+    def __init__(self, forms: tuple[Form | Span, ...]) -> None:
         self.longest = max(map(len, forms), default=1)
         self._searches = [search_for(number, form) for number, form in enumerate(forms)]
 
-    def find(self, buffer: Buffer) -> list[Hit]:
+    def find(self, buffer: bytes) -> list[Hit]:
         """Return every hit, in any order."""
-        data = bytes(buffer)
-        return [hit for search in self._searches for hit in search(data)]
+        return [hit for search in self._searches for hit in search(buffer)]
 
 
-def search_for(number: int, form: Form) -> Callable[[bytes], Iterable[Hit]]:
+def search_for(number: int, form: Form | Span) -> Callable[[bytes], Iterable[Hit]]:
     """Return a function that finds one form, by the longest literal run in it, or as an expression if it has none."""
-    start, literal = longest_literal(form)
+    start, literal = (0, form.head) if isinstance(form, Span) else longest_literal(form)
     whole = re.compile(expression_of(form), re.DOTALL)
 
     def by_literal(data: bytes) -> Iterable[Hit]:
         place = data.find(literal)
         while place >= 0:
-            if place >= start and whole.match(data, place - start):
-                yield number, place - start
+            found = whole.match(data, place - start) if place >= start else None
+            if found:
+                yield number, found.start(), found.end()
             place = data.find(literal, place + 1)
 
     def by_expression(data: bytes) -> Iterable[Hit]:
-        return ((number, found.start()) for found in overlapping.finditer(data))
+        return ((number, found.start(), found.start() + len(form)) for found in overlapping.finditer(data))
 
     overlapping = re.compile(b"(?=" + expression_of(form) + b")", re.DOTALL)
     return by_literal if len(literal) >= 3 else by_expression
@@ -104,7 +107,7 @@ def longest_literal(form: Form) -> tuple[int, bytes]:
     return best
 
 
-def open_matcher(forms: tuple[Form, ...]) -> Matcher:
+def open_matcher(forms: tuple[Form | Span, ...]) -> Matcher:
     """Return the fastest matcher that this machine has."""
     try:
         return FastMatcher(forms) if forms else SlowMatcher(forms)

@@ -8,6 +8,7 @@ from pipeline.residue.encodings import (
     BASE64_SHIFTS,
     Encoding,
     Form,
+    Span,
     base64_form,
     decode_base64,
     decode_utf16,
@@ -33,7 +34,7 @@ class Sighting:
 class Trigger:
     """One form of one rule. The engine finds the form; the rule decides."""
 
-    form: Form = field(repr=False)
+    form: Form | Span = field(repr=False)
     encoding: Encoding
 
 
