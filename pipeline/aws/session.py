@@ -127,9 +127,9 @@ class Session:
     def credentials(self) -> tuple[str, str, str | None] | None:
         """The caller's access key id, secret access key and session token, to search for them; never to print."""
         found = self._source.get_credentials()
-        if found is None:
+        frozen = found.get_frozen_credentials() if found else None
+        if not frozen or not frozen.access_key or not frozen.secret_key:
             return None
-        frozen = found.get_frozen_credentials()
         return frozen.access_key, frozen.secret_key, frozen.token
 
     @property
