@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from invoke import Collection, Context, Exit, task
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
 
 ROOT = Path(__file__).resolve().parent
 BUILDS = ROOT / "builds"
@@ -78,9 +81,12 @@ def build(
         "spec": SPEC_HELP,
         "offline": "do not ask the cloud: leave out what only it knows",
         "json": "print the plan as JSON",
+        "update-base": "plan with the newest base image that matches",
     }
 )
-def plan(_: Context, spec: str = DEFAULT_SPEC, offline: bool = False, json: bool = False) -> None:
+def plan(
+    _: Context, spec: str = DEFAULT_SPEC, offline: bool = False, json: bool = False, update_base: bool = False
+) -> None:
     """Show everything that a build would do, the program for the guest included. Nothing is made, nothing is spent."""
     with errors_explained():
         from pipeline.options import open_cloud
@@ -89,7 +95,7 @@ def plan(_: Context, spec: str = DEFAULT_SPEC, offline: bool = False, json: bool
 
         loaded = load_spec(ROOT / spec)
         session = None if offline else open_cloud(loaded, start_local_cloud)
-        made = make_plan(loaded, spec_path=ROOT / spec, session=session)
+        made = make_plan(loaded, spec_path=ROOT / spec, session=session, builds=BUILDS, update_base=update_base)
         print(made.as_json() if json else made.as_text())
 
 
@@ -127,7 +133,7 @@ def share(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC, dry_run: 
     """Share the image of a build that was proved, as its spec says; what the spec no longer names is revoked."""
     with errors_explained():
         from pipeline.options import open_cloud
-        from pipeline.publish.sharing import share_build
+        from pipeline.share import share_build
         from pipeline.spec import load_spec
 
         loaded = load_spec(ROOT / spec)

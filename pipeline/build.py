@@ -1,5 +1,6 @@
 """The recipe: how a base image becomes a proved, registered, shared image. Read `run_recipe` first."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -62,16 +63,7 @@ def build_image(
     of the tree is in the evidence, with its exit status; only a defect of Assay itself is raised.
     """
     context = open_context(spec, spec_path, session, builds, console, update_base)
-    with context.journal:
-        problem = attempt(context)
-        if problem and not wants_cleanup(console, on_error):
-            console.notice("kept: everything that this build made; `invoke sweep` removes it")
-        else:
-            clean_up(context)
-        evidence = context.recorder.finish(problem)
-    if problem and not isinstance(problem, AssayError | KeyboardInterrupt):
-        raise problem
-    return evidence
+    return conclude(context, console, lambda: run_recipe(context), on_error)
 
 
 def open_context(
@@ -95,11 +87,27 @@ def open_context(
     return Context(spec, spec_path, builds, session, tags, journal, recorder, update_base)
 
 
-def attempt(context: Context) -> BaseException | None:
-    """Run the recipe and return what ended it, if anything did."""
+def conclude(
+    context: Context, console: Console, recipe: Callable[[], None], on_error: OnError = OnError.CLEANUP
+) -> Evidence:
+    """Run a recipe, remove what it made and did not keep, and return the evidence. Raises only a defect of Assay."""
+    with context.journal:
+        problem = attempt(recipe)
+        if problem and not wants_cleanup(console, on_error):
+            console.notice("kept: everything that was made; `invoke sweep` removes it")
+        else:
+            clean_up(context)
+        evidence = context.recorder.finish(problem)
+    if problem and not isinstance(problem, AssayError | KeyboardInterrupt):
+        raise problem
+    return evidence
+
+
+def attempt(recipe: Callable[[], None]) -> BaseException | None:
+    """Run a recipe and return what ended it, if anything did."""
     try:
         with interruptible():
-            run_recipe(context)
+            recipe()
     except BaseException as error:
         return error
     return None

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from pipeline.errors import StepFailed
+from pipeline.guest.shell import can_log_in
 from pipeline.harden import harden_steps
+from pipeline.harden.sshd import commit_command, rollback_command
 from pipeline.report.evidence import Layer
 from pipeline.stages.context import Context
 from pipeline.stages.launch import Launched
@@ -22,4 +25,25 @@ def harden(context: Context, launched: Launched) -> Hardened:
     """Apply every subject that the spec asks for. Raises StepFailed, GuestUnreachable."""
     steps = harden_steps(launched.facts, context.spec)
     results = run_steps(context, launched.guest.shell, steps, Layer.HARDENED, "harden")
+    if context.spec.harden.sshd:
+        prove_second_login(context, launched)
     return Hardened(launched, sum(result.outcome == "changed" for result in results))
+
+
+def prove_second_login(context: Context, launched: Launched) -> None:
+    """Log in a second time while the first session is held; put the daemon's old configuration back otherwise (H07).
+
+    Raises StepFailed when the second login is refused.
+    """
+    guest = launched.guest
+    with context.recorder.stage("second login"):
+        if can_log_in(guest.connector, context.spec.ssh.user, guest.key_pair, guest.host_keys):
+            guest.shell.run(commit_command())
+            return
+        guest.shell.run(rollback_command())
+        raise StepFailed(
+            "harden/sshd: a second login is refused after the change, which has been rolled back",
+            resource=guest.instance.instance_id,
+            region=context.region,
+            hint="compare ssh.user with users and image.launch_user in the spec",
+        )

@@ -10,11 +10,11 @@ from pipeline.aws.images import Image
 from pipeline.aws.instances import Launch
 from pipeline.aws.session import Session
 from pipeline.errors import ProofFailed, ResidueFound
-from pipeline.guest.keys import fingerprint
 from pipeline.guest.shell import can_log_in
 from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue.proof import prove_raw as search_blocks
 from pipeline.residue.secrets import AwsSession, BuildSecret, build_secrets
+from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.context import Context
 from pipeline.stages.guests import Door, boot_guest, make_key, save_console
 from pipeline.stages.launch import Launched, marked_user_data
@@ -77,6 +77,16 @@ def prove_raw(context: Context, sealed: Sealed) -> str:
         context.recorder.add(*results)
         context.recorder.find(*findings)
         return digest
+
+
+def prove_foreign_blocks(context: Context, image: Image) -> None:
+    """Search every snapshot of an image of somebody else for what no image may hold, and record what is found."""
+    for snapshot_id in image.snapshot_ids:
+        with context.recorder.stage(snapshot_id):
+            source = SnapshotBlocks(context.session, snapshot_id)
+            results, findings, _ = search_blocks(source, (), PATTERNS, progress=context.recorder.progress)
+            context.recorder.add(*results)
+            context.recorder.find(*findings)
 
 
 def prove_boot(context: Context, image: Image, door: Door, launched: Launched | None) -> None:

@@ -1,0 +1,163 @@
+"""Everything that a build would do, the guest programs included. Nothing is made and nothing is spent."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.aws import network
+from pipeline.aws.images import Image
+from pipeline.aws.session import Session
+from pipeline.base_lock import lock_path, read_lock
+from pipeline.guest.facts import COMMANDS, Account, Facts
+from pipeline.guest.program import compile_program
+from pipeline.harden import harden_steps
+from pipeline.scrub import power_off_command, scrub_steps
+from pipeline.spec import Spec, spec_digest
+from pipeline.stages.launch import find_base
+from pipeline.stages.seal import name_of_image
+
+BUILD_ID = "BUILD-ID"
+RECIPE = "launch → harden → scrub → prove live → seal → prove raw and fresh boot → keep → release"
+KNOWN = {
+    "debian-12": ("debian", "debian", "12", "bookworm", (9, 2)),
+    "debian-13": ("debian", "debian", "13", "trixie", (10, 0)),
+    "ubuntu": ("debian", "ubuntu", "24.04", "noble", (9, 6)),
+    "al2023": ("redhat", "amzn", "2023", "", (8, 7)),
+    "amazon": ("redhat", "amzn", "2023", "", (8, 7)),
+}
+"""What a plan assumes of a guest that nobody has asked yet, by a word in the base image's name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would happen, in sections of lines, and the programs that the guest would run."""
+
+    sections: tuple[tuple[str, tuple[str, ...]], ...]
+    programs: tuple[tuple[str, str], ...]
+
+    def as_text(self) -> str:
+        """Return the plan as people read it; every secret is masked."""
+        sections = [f"{title}\n" + "\n".join(f"  {line}" for line in lines) for title, lines in self.sections]
+        programs = [f"=== program: {name}\n{text}" for name, text in self.programs]
+        return "\n\n".join((*sections, *programs))
+
+    def as_json(self) -> str:
+        """Return the plan as JSON."""
+        return json.dumps({"sections": dict(self.sections), "programs": dict(self.programs)}, indent=2)
+
+
+def make_plan(spec: Spec, *, spec_path: Path, session: Session | None, builds: Path, update_base: bool = False) -> Plan:
+    """Return the plan of a build; without a session, what only the cloud knows is left out.
+
+    Raises BaseImageRefused, CredentialsRefused, CloudFailed as the build itself would.
+    """
+    facts = assume_facts(spec)
+    assumed = f"compiled for {facts.pretty_name}; a build asks the guest itself"
+    return Plan(
+        sections=(
+            ("spec", (f"{spec_path.name}: {spec.name}, sha256 {spec_digest(spec)}", f"recipe: {RECIPE}")),
+            ("base image", describe_base(spec, spec_path, session, builds, update_base)),
+            ("instance", describe_instance(spec, session)),
+            ("image", describe_image(spec)),
+            ("share", describe_share(spec)),
+            ("guest programs", (assumed,)),
+        ),
+        programs=(
+            ("harden", compile_program(harden_steps(facts, spec)).masked),
+            ("scrub", compile_program(scrub_steps(facts, spec)).masked),
+            ("power off", power_off_command(facts)),
+        ),
+    )
+
+
+def describe_base(
+    spec: Spec, spec_path: Path, session: Session | None, builds: Path, update_base: bool
+) -> tuple[str, ...]:
+    """Return which base image would be taken, and how it differs from the lock (A01)."""
+    locked = read_lock(lock_path(spec_path, spec.cloud, builds))
+    if session is None:
+        return (f"locked: {locked.describe()}" if locked else "nothing is locked yet", "the cloud was not asked")
+    base, choice = find_base(session, spec, locked, update=update_base)
+    lines = [f"takes {choice.base.describe()}", *describe_disks(base)]
+    if choice.change:
+        lines.append(f"change: {choice.change}")
+    return tuple(lines)
+
+
+def describe_disks(base: Image) -> list[str]:
+    """Return a line for each disk of the base image."""
+    return [f"{disk.device_name}: {disk.size_gib} GiB {disk.type} of {disk.snapshot_id}" for disk in base.block_devices]
+
+
+def describe_instance(spec: Spec, session: Session | None) -> tuple[str, ...]:
+    """Return what would be launched, and who could reach it (A02)."""
+    wanted = spec.network
+    own = "the caller's own address" if session is None else f"{network.caller_address(session)}/32"
+    sources = (own,) if wanted.ssh_from == "caller" else wanted.ssh_from
+    groups = ", ".join(wanted.security_group_ids)
+    return (
+        f"{spec.instance.type} in {spec.region}, IMDSv2 required, subnet {wanted.subnet_id or 'of the default VPC'}",
+        f"security groups {groups}" if groups else f"a security group: tcp {spec.ssh.port} from {', '.join(sources)}",
+        f"a temporary ed25519 key for {spec.ssh.user}; the host key is pinned from the console",
+        "removed at the end: instance, key pairs, security group, snapshot of the fresh volume",
+    )
+
+
+def describe_image(spec: Spec) -> tuple[str, ...]:
+    """Return what would be registered."""
+    image = spec.image
+    disks = [f"{disk.device_name}: {disk.size_gib} GiB {disk.type}" for disk in image.block_devices]
+    return (
+        name_of_image(spec, BUILD_ID),
+        f"description: {image.description or 'none'}",
+        f"{image.architecture}, boot mode {image.boot_mode or 'of the base image'}, IMDS {image.imds}",
+        f"encrypted with {image.encryption.kms_key_id}" if image.encryption else "encrypted as the account's default",
+        f"the launch key goes to {image.launch_user or 'nobody'}",
+        *(disks or ["disks as the base image"]),
+        *(f"tag {key}={value}" for key, value in image.tags.items()),
+    )
+
+
+def describe_share(spec: Spec) -> tuple[str, ...]:
+    """Return who would get the image, the public last."""
+    share = spec.share
+    return (
+        *(f"account {account}: launch, and copy of the snapshots" for account in share.accounts),
+        *(f"launch: {arn}" for arn in (*share.organizations, *share.organizational_units)),
+        *(f"product code {code} must be there" for code in share.product_codes),
+        *(["everybody, last of all"] if share.public else []),
+    ) or ("nobody",)
+
+
+def assume_facts(spec: Spec) -> Facts:
+    """Return what a guest of the spec's base image is probably like."""
+    base = spec.base_image
+    hint = f"{base.filter.name if base.filter else base.parameter or ''} {spec.name}"
+    known = next((facts for word, facts in KNOWN.items() if word in hint), KNOWN["debian-12"])
+    family, distribution, version, codename, sshd_version = known
+    return Facts(
+        family="redhat" if family == "redhat" else "debian",
+        distribution=distribution,
+        version=version,
+        codename=codename,
+        pretty_name=f"{distribution} {version}, OpenSSH {sshd_version[0]}.{sshd_version[1]}",
+        architecture="aarch64" if spec.image.architecture == "arm64" else "x86_64",
+        kernel="",
+        kernels=(),
+        sshd_path="/usr/sbin/sshd",
+        sshd_version=sshd_version,
+        sshd_keywords=frozenset(),
+        users=(
+            Account("root", 0, 0, "root", "/root", "/bin/bash"),
+            Account(spec.ssh.user, 1000, 1000, "", f"/home/{spec.ssh.user}", "/bin/bash"),
+        ),
+        groups=(),
+        units={},
+        has_systemd=True,
+        cloud_init="assumed",
+        default_user=spec.ssh.user,
+        package_manager="dnf" if family == "redhat" else "apt",
+        file_systems=(),
+        swaps=(),
+        commands=frozenset(COMMANDS.split()) - {"dnf" if family == "debian" else "apt-get"},
+    )
