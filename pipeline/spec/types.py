@@ -47,7 +47,9 @@ class Form:
 
 
 def shorten(text: str) -> str:
-    """Return a text in quotes, fit for one line of a message."""
+    """Return a text in quotes, for a message. One of several lines is not repeated: it may be a key."""
+    if not text.isprintable():
+        return "this text"
     return repr(text if len(text) <= 60 else text[:57] + "…")
 
 
