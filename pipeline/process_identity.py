@@ -53,10 +53,12 @@ def is_dead(process: ProcessIdentity) -> bool:
 
 
 def start_time(pid: int) -> str | None:
-    """Return when a process was started, in clock ticks since the boot; None when there is no such process."""
+    """Return when a process was started, in clock ticks since the boot; None when there is none, or only a zombie."""
     stat = read_line(PROC / str(pid) / "stat")
     fields = stat.rpartition(")")[2].split()
-    return fields[START_TIME_FIELD] if len(fields) > START_TIME_FIELD else None
+    if len(fields) <= START_TIME_FIELD or fields[0] in {"Z", "X"}:
+        return None
+    return fields[START_TIME_FIELD]
 
 
 def pid_namespace() -> str:
