@@ -14,7 +14,9 @@ They print no secret: what they compare is reduced on the guest to names and kin
 import base64
 import gzip
 import json
-from collections.abc import Callable, Iterator
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -254,6 +256,26 @@ def sshd_version(ask: Ask) -> str:
 def family(ask: Ask) -> str:
     """`debian` or `rpm`: how packages are managed."""
     return ask("if command -v dpkg-query >/dev/null; then echo debian; else echo rpm; fi")
+
+
+@pytest.fixture
+def unpackaged(ask: Ask, family: str) -> Callable[[Iterable[File]], list[str]]:
+    """A function that returns those of the given files that no package brought."""
+
+    def ask_the_database(files: Iterable[File]) -> list[str]:
+        paths = sorted(str(file) for file in files)
+        if not paths:
+            return []
+        if family == "rpm":
+            said = ask(f"LC_ALL=C rpm -qf {shlex.join(paths)} 2>&1; true")
+            return re.findall(r"^file (.*) is not owned by any package$", said, re.MULTILINE)
+        # Packages may know /usr/bin/x as /bin/x, from before the two folders became one.
+        asked = [*paths, *(path.removeprefix("/usr") for path in paths if path.startswith("/usr"))]
+        said = ask(f"dpkg-query -S {shlex.join(asked)} 2>/dev/null; true")
+        owned = {line.partition(": ")[2].removeprefix("/usr") for line in said.splitlines()}
+        return [path for path in paths if path.removeprefix("/usr") not in owned]
+
+    return ask_the_database
 
 
 @pytest.fixture

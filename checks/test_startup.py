@@ -1,0 +1,69 @@
+"""What starts by itself: nothing that no package brought."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from checks.fixtures import Ask, File
+
+SPOOLS = ("/var/spool/cron", "/var/spool/at", "/var/spool/atjobs")
+JOBS = ("/etc/cron.d", "/etc/cron.hourly", "/etc/cron.daily", "/etc/cron.weekly", "/etc/cron.monthly")
+LOADED = ("/etc/ld.so.preload", "/etc/suid-debug", "/etc/ld.so.nohwcap.preload")
+LATE = ("/etc/rc.local", "/etc/rc.d/rc.local", "/etc/rc.d/rc.local.sh")
+LOOSE_PAM = r"""
+grep -rhsE -e '^[^#]*pam_exec\.so' -e '^[^#]*auth[[:space:]]+sufficient[[:space:]]+pam_permit\.so' /etc/pam.d; true
+"""
+UNIT_PLACES = "/root/.config/systemd /home/*/.config/systemd /etc/systemd/user /etc/xdg/autostart"
+
+
+@pytest.mark.controls("V04", "S17", layers="LB")
+def test_no_user_has_jobs(files: tuple[File, ...]) -> None:
+    """No user has a crontab or an at job."""
+    jobs = [
+        one for one in files if one.under(*SPOOLS) and one.kind == "f" and one.path.name not in (".SEQ", ".placeholder")
+    ]
+    assert [str(one) for one in jobs if one.size] == []
+
+
+@pytest.mark.controls("V04", layers="LB")
+def test_system_jobs_belong_to_packages(
+    files: tuple[File, ...], unpackaged: Callable[[Iterable[File]], list[str]]
+) -> None:
+    """Each system job of cron came with a package."""
+    jobs = [one for one in files if one.under(*JOBS) and one.kind in "fl" and one.path.name != ".placeholder"]
+    assert unpackaged(jobs) == []
+
+
+@pytest.mark.controls("V05", layers="LB")
+def test_nothing_is_loaded_into_every_program(files: tuple[File, ...]) -> None:
+    """The loader puts no library into every program."""
+    assert [str(one) for one in files if str(one) in LOADED and one.size] == []
+
+
+@pytest.mark.controls("V04", layers="LB")
+def test_no_late_script(files: tuple[File, ...]) -> None:
+    """No rc.local."""
+    assert [str(one) for one in files if str(one) in LATE and one.kind == "f" and one.mode & 0o111] == []
+
+
+@pytest.mark.controls("V04", layers="LB")
+def test_no_user_units(ask: Ask) -> None:
+    """No user brings units of their own."""
+    found = ask(f"find {UNIT_PLACES} -name '*.service' -type f -o -name '*.timer' -type f 2>/dev/null; true")
+    assert found.splitlines() == []
+
+
+@pytest.mark.controls("V05", layers="LB")
+def test_pam_asks_no_stranger(ask: Ask) -> None:
+    """PAM lets nobody in without asking, and runs no script."""
+    assert ask(LOOSE_PAM).splitlines() == []
+
+
+@pytest.mark.controls("V05", layers="LB")
+def test_pam_modules_belong_to_packages(
+    files: tuple[File, ...], unpackaged: Callable[[Iterable[File]], list[str]]
+) -> None:
+    """Each module of PAM came with a package."""
+    modules = [one for one in files if one.path.parent.name == "security" and one.path.suffix == ".so"]
+    assert modules, "there is no module of PAM"
+    assert unpackaged(modules) == []

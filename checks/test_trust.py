@@ -1,0 +1,71 @@
+"""Trust: the authorities, package signers and names that this machine believes are the distribution's."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from checks.fixtures import Ask, File
+
+LOCAL = (
+    "/usr/local/share/ca-certificates",
+    "/etc/ca-certificates/trust-source/anchors",
+    "/etc/pki/ca-trust/source/anchors",
+    "/usr/share/pki/ca-trust-source/anchors",
+)
+BUNDLE = r"""
+bundle=/etc/ssl/certs/ca-certificates.crt
+[ -f $bundle ] && [ -f /etc/ca-certificates.conf ] || { echo none; exit 0; }
+names=$(sed -n '/^[^#!]/p' /etc/ca-certificates.conf)
+for name in $names; do cat "/usr/share/ca-certificates/$name"; done 2>/dev/null |
+  grep -v -e '^-' | sort -u >/run/known.$$
+grep -v -e '^-' -e '^$' $bundle | sort -u | comm -23 - /run/known.$$ | wc -l
+rm /run/known.$$
+"""
+SIGNERS = ("/etc/apt/trusted.gpg.d", "/etc/apt/keyrings", "/usr/share/keyrings")
+
+
+@pytest.mark.controls("V06", layers="LB")
+def test_no_local_authority(files: tuple[File, ...]) -> None:
+    """No certificate authority was added by hand."""
+    assert [str(one) for one in files if one.under(*LOCAL) and one.kind in "fl"] == []
+
+
+@pytest.mark.controls("V06", layers="LB")
+def test_authorities_are_the_distributions(ask: Ask) -> None:
+    """The bundle of authorities holds what the distribution's package brought, and nothing more."""
+    more = ask(BUNDLE).strip()
+    if more == "none":
+        pytest.skip("there is no bundle of Debian's kind")
+    assert more == "0", f"{more} lines of the bundle are of no certificate of the package"
+
+
+@pytest.mark.controls("V06", "V01", layers="LB")
+def test_package_signers_belong_to_packages(
+    files: tuple[File, ...], unpackaged: Callable[[Iterable[File]], list[str]]
+) -> None:
+    """Each key that packages may be signed with came with a package."""
+    keys = [one for one in files if one.under(*SIGNERS) or str(one) == "/etc/apt/trusted.gpg"]
+    assert unpackaged(one for one in keys if one.kind == "f") == []
+
+
+@pytest.mark.controls("V07", layers="LB")
+def test_names_are_not_redirected(ask: Ask) -> None:
+    """/etc/hosts names this machine only: no mirror or service is sent elsewhere."""
+    names = ask("grep -vE '^[[:space:]]*(#|$)' /etc/hosts | awk '{ print $1 }' | sort -u; true").split()
+    elsewhere = [name for name in names if not name.startswith(("127.", "::1", "fe00::", "ff00::", "ff02::"))]
+    assert elsewhere == []
+
+
+@pytest.mark.controls("V07", layers="LB")
+def test_no_log_leaves_the_machine(ask: Ask) -> None:
+    """No log is sent to another machine."""
+    sent = "grep -rhsE '^[^#]*(@@?[a-zA-Z0-9\\[]|omfwd|omrelp)|^[[:space:]]*(ForwardToSyslogHost|URL)=' "
+    places = "/etc/rsyslog.conf /etc/rsyslog.d /etc/systemd/journal-upload.conf /etc/systemd/journal-upload.conf.d"
+    assert ask(f"{sent} {places}; true").splitlines() == []
+
+
+@pytest.mark.controls("V01", "S03", layers="LB")
+def test_no_host_is_trusted(files: tuple[File, ...]) -> None:
+    """No .rhosts, .shosts or hosts.equiv lets another machine in."""
+    names = (".rhosts", ".shosts", "hosts.equiv", "shosts.equiv")
+    assert [str(one) for one in files if one.path.name in names and not one.under("/usr/share")] == []

@@ -1,0 +1,374 @@
+"""For every check a planted violation: the check fails on it, and no other check does.
+
+The system is a small Debian in an overlay: whatever needs a running systemd or a metadata service is not planted here.
+"""
+
+import pytest
+
+from pipeline.report.evidence import Layer, Status
+from pipeline.verify.live import prove
+from tests.checks.small_debian import GOOD, ChrootShell, make_debian, missing_here, overlay
+from tests.verify.specs import KEY, make_spec
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.skipif(bool(missing_here()), reason=missing_here() or "everything is here"),
+]
+
+SUDO = {"who": "the head of the platform", "why": "runs the web servers"}
+SPEC = make_spec(users=("ada",)).model_dump(mode="json")
+SPEC["users"][0]["sudo"] = SUDO
+BUILD_KEY = KEY.replace("ada@example", "build")
+PEM = "-----BEGIN OPENSSH PRIVATE KEY-----\\nb3BlbnNzaC1rZXktdjEA\\n-----END OPENSSH PRIVATE KEY-----"
+
+
+def sshd(line, *checks):
+    """Plant a line that comes before the good ones."""
+    return pytest.param(f"echo '{line}' >/etc/ssh/sshd_config.d/000-bad.conf", set(checks), id=f"sshd: {line}")
+
+
+def plant(name, script, *checks):
+    """Plant a violation, which these checks find."""
+    return pytest.param(script, set(checks), id=name)
+
+
+PLANTS = [
+    sshd("PasswordAuthentication yes", "sshd::no_password_opens_the_door[passwordauthentication]"),
+    sshd("PermitEmptyPasswords yes", "sshd::no_password_opens_the_door[permitemptypasswords]"),
+    sshd("KbdInteractiveAuthentication yes", "sshd::no_keyboard_interactive_login"),
+    sshd("PubkeyAuthentication no", "sshd::keys_are_accepted"),
+    sshd("AuthenticationMethods publickey,password", "sshd::keys_are_accepted"),
+    sshd("PermitRootLogin yes", "sshd::root_login"),
+    sshd("PermitRootLogin forced-commands-only", "sshd::root_login"),
+    sshd("AllowUsers backup", "sshd::only_the_login_users_may_log_in"),
+    sshd("Match User nobody\n PasswordAuthentication yes", "sshd::no_password_opens_the_door[passwordauthentication]"),
+    sshd("Match Address 127.0.0.1\n PermitRootLogin yes", "sshd::root_login"),
+    sshd("SyslogFacility USER", "sshd::hardened_template[syslogfacility]"),
+    sshd("HostbasedAuthentication yes", "sshd::hardened_template[hostbasedauthentication]"),
+    sshd("KerberosAuthentication yes", "sshd::hardened_template[kerberosauthentication]"),
+    sshd("GSSAPIAuthentication yes", "sshd::hardened_template[gssapiauthentication]"),
+    sshd("IgnoreRhosts no", "sshd::hardened_template[ignorerhosts]"),
+    sshd("IgnoreUserKnownHosts no", "sshd::hardened_template[ignoreuserknownhosts]"),
+    sshd("UsePAM no", "sshd::hardened_template[usepam]"),
+    sshd("X11Forwarding yes", "sshd::hardened_template[x11forwarding]"),
+    sshd("PrintLastLog no", "sshd::hardened_template[printlastlog]"),
+    sshd("PermitUserEnvironment yes", "sshd::hardened_template[permituserenvironment]"),
+    sshd("PermitUserRC yes", "sshd::hardened_template[permituserrc]"),
+    sshd("AcceptEnv LD_*", "sshd::no_environment_is_accepted"),
+    plant("sshd: no sftp", "sed -i '/^Subsystem/d' /etc/ssh/sshd_config", "sshd::sftp_is_there"),
+    sshd("UseDNS yes", "sshd::use_dns"),
+    sshd("Ciphers aes128-cbc,aes256-ctr", "sshd::algorithms_are_modern[ciphers]"),
+    sshd("MACs hmac-sha1", "sshd::algorithms_are_modern[macs]"),
+    sshd("KexAlgorithms diffie-hellman-group14-sha256", "sshd::algorithms_are_modern[kexalgorithms]"),
+    sshd("HostKeyAlgorithms ssh-rsa", "sshd::algorithms_are_modern[hostkeyalgorithms]"),
+    sshd("PubkeyAcceptedAlgorithms ssh-rsa", "sshd::algorithms_are_modern[pubkeyacceptedalgorithms]"),
+    sshd("AllowAgentForwarding yes", "sshd::limits[allowagentforwarding]"),
+    sshd("AllowStreamLocalForwarding yes", "sshd::limits[allowstreamlocalforwarding]"),
+    sshd("GatewayPorts yes", "sshd::limits[gatewayports]"),
+    sshd("PermitTunnel yes", "sshd::limits[permittunnel]"),
+    sshd("StrictModes no", "sshd::limits[strictmodes]"),
+    sshd("LogLevel QUIET", "sshd::limits[loglevel]"),
+    sshd("MaxAuthTries 6", "sshd::numbers_are_limited"),
+    sshd("LoginGraceTime 0", "sshd::numbers_are_limited"),
+    sshd("MaxSessions 50", "sshd::numbers_are_limited"),
+    sshd("MaxStartups 500", "sshd::numbers_are_limited"),
+    sshd("AllowTcpForwarding yes", "sshd::forwarding"),
+    plant("sshd: short moduli", "echo '2023 2 6 100 2047 2 FFFF' >>/etc/ssh/moduli", "sshd::moduli_are_large"),
+    sshd("Port 2222", "sshd::port"),
+    sshd(
+        "AuthorizedKeysCommand /bin/true\nAuthorizedKeysCommandUser nobody",
+        "sshd::nobody_else_vouches_for_users[authorizedkeyscommand]",
+    ),
+    sshd("TrustedUserCAKeys /etc/ssh/ca.pub", "sshd::nobody_else_vouches_for_users[trustedusercakeys]"),
+    sshd("AuthorizedPrincipalsFile /etc/ssh/people", "sshd::nobody_else_vouches_for_users[authorizedprincipalsfile]"),
+    sshd("AuthorizedKeysFile /etc/ssh/keys/%u", "sshd::keys_are_read_from_the_homes_only"),
+    plant(
+        "the build's key in the home of a system account",
+        f"mkdir /var/mail/.ssh; echo '{BUILD_KEY[:-30]}AAAA build' >/var/mail/.ssh/authorized_keys",
+        "keys::only_declared_keys_open_the_door",
+    ),
+    plant(
+        "another key for a user",
+        "ssh-keygen -q -t ed25519 -N '' -f /run/k; cat /run/k.pub >>/home/ada/.ssh/authorized_keys",
+        "keys::only_declared_keys_open_the_door",
+    ),
+    plant(
+        "a key with options in authorized_keys2",
+        "ssh-keygen -q -t ed25519 -N '' -f /run/k; mkdir -p /root/.ssh;"
+        ' echo "from=\\"10.0.0.0/8\\" $(cat /run/k.pub)" >/root/.ssh/authorized_keys2',
+        "keys::only_declared_keys_open_the_door",
+    ),
+    plant(
+        "a host key",
+        "ssh-keygen -q -t ed25519 -N '' -f /run/k; cp /run/k.pub /etc/ssh/ssh_host_ed25519_key.pub",
+        "keys::no_host_key_ships",
+    ),
+    plant("a host certificate elsewhere", "touch /var/lib/ssh_host_rsa_key-cert.pub", "keys::no_host_key_ships"),
+    plant("a private key", f"printf '{PEM}' >/opt/deploy", "keys::no_private_key"),
+    plant("a private key in /etc", f"printf '{PEM}' >/etc/ssl/private/web.key", "keys::no_private_key"),
+    plant("a PuTTY key", "echo 'PuTTY-User-Key-File-3: ssh-rsa' >/root/x.txt", "keys::no_private_key"),
+    plant("known hosts", "mkdir -p /root/.ssh; echo x >/root/.ssh/known_hosts", "keys::no_ssh_client_files"),
+    plant("an ssh configuration", "echo x >/home/ada/.ssh/config", "keys::no_ssh_client_files"),
+    plant("an id", "touch /srv/id_ed25519", "keys::no_ssh_client_files"),
+    plant("another full name", "usermod -c Eve ada", "users::users_are_as_the_spec_says"),
+    plant("another shell", "usermod -s /bin/dash ada", "users::users_are_as_the_spec_says"),
+    plant("one group too many", "usermod -aG users ada", "users::groups_are_as_the_spec_says"),
+    plant("an open .ssh", "chmod 755 /home/ada/.ssh", "users::homes_are_private"),
+    plant("open keys", "chmod 644 /home/ada/.ssh/authorized_keys", "users::homes_are_private"),
+    plant("another's keys", "chown root /home/ada/.ssh/authorized_keys", "users::homes_are_private"),
+    plant("no keys", ": >/home/ada/.ssh/authorized_keys", "users::users_have_their_keys"),
+    plant("a leaver", "useradd -s /usr/sbin/nologin -p '!' eve; rm -f /etc/*-", "users::nobody_else_has_an_account"),
+    plant("a system account with a shell", "usermod -s /bin/bash backup", "users::no_system_account_has_a_shell"),
+    plant("an orphan", "touch /srv/left; chown 4711 /srv/left", "users::no_file_is_orphaned"),
+    plant(
+        "sudo for a service",
+        "echo 'www-data ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/web; chmod 440 /etc/sudoers.d/web",
+        "users::only_administrators_have_sudo",
+    ),
+    plant(
+        "more sudo than granted",
+        "echo 'ada ALL=(ALL) NOPASSWD: /bin/sh' >>/etc/sudoers.d/people",
+        "users::grants_are_as_the_spec_says",
+    ),
+    plant("sudo without a grant", ": >/etc/sudoers.d/people", "users::grants_are_as_the_spec_says"),
+    plant("sudo without a log", "echo 'Defaults !syslog' >>/etc/sudoers.d/people", "users::sudo_is_logged"),
+    plant(
+        "a root password",
+        "usermod -p '$6$a$b' root",
+        "users::root_has_no_known_password",
+        "users::no_password_hash_ships",
+    ),
+    plant("a password", "usermod -p '$6$a$b' ada", "users::no_account_has_a_password", "users::no_password_hash_ships"),
+    plant("an empty password", "usermod -p '' backup", "users::no_account_has_a_password"),
+    plant(
+        "a locked password",
+        "usermod -p '!$6$a$b' ada",
+        "users::no_account_has_a_password",
+        "users::no_password_hash_ships",
+    ),
+    plant(
+        "a hash in passwd",
+        "sed -i 's/^backup:x:/backup:abJnggxhB:/' /etc/passwd",
+        "users::accounts_have_shadow_entries",
+    ),
+    plant("a second root", "sed -i 's/^backup:x:34:34:/backup:x:0:34:/' /etc/passwd", "users::root_has_no_twin"),
+    plant("a shell history", "echo ls >/root/.bash_history", "history::no_history_file"),
+    plant("an empty history", ": >/home/ada/.zsh_history", "history::no_history_file"),
+    plant(
+        "a fish history",
+        "mkdir -p /home/ada/.local/share/fish; touch /home/ada/.local/share/fish/fish_history",
+        "history::no_history_file",
+    ),
+    plant("a client's history", "touch /root/.mysql_history", "history::no_history_file"),
+    plant("an editor's memory", "touch /root/.viminfo", "history::no_history_file"),
+    plant(
+        "a history elsewhere",
+        "echo 'HISTFILE=/var/lib/typed' >>/etc/profile; echo ls >/var/lib/typed",
+        "history::no_history_elsewhere",
+    ),
+    plant(
+        "a signing certificate",
+        "mkdir /srv/x; touch /srv/x/cert-ABCDEFGHIJKLMNOPQRSTUVWX.pem",
+        "credentials::no_signing_certificates",
+    ),
+    plant("AWS credentials", "mkdir /root/.aws; echo x >/root/.aws/credentials", "credentials::no_cloud_credentials"),
+    plant(
+        "a cache of gcloud",
+        "mkdir -p /home/ada/.config/gcloud; echo x >/home/ada/.config/gcloud/access_tokens.db",
+        "credentials::no_cloud_credentials",
+    ),
+    plant("an access key", "echo 'key AKIAIOSFODNN7EXAMPLE' >/opt/deploy.txt", "credentials::no_access_key"),
+    plant(
+        "a secret in the environment",
+        "echo 'AWS_SECRET_ACCESS_KEY=x' >>/etc/environment",
+        "credentials::no_credentials_in_the_environment",
+    ),
+    plant("a .netrc", "echo x >/root/.netrc", "credentials::no_service_credentials"),
+    plant(
+        "a registry login",
+        "mkdir /home/ada/.docker; echo '{}' >/home/ada/.docker/config.json",
+        "credentials::no_service_credentials",
+    ),
+    plant(
+        "a proxy login",
+        "echo 'Acquire::http::Proxy \"http://u:p@proxy:3128\";' >/etc/apt/apt.conf.d/90proxy",
+        "credentials::no_login_in_an_address",
+    ),
+    plant(
+        "a repository login",
+        "echo 'machine x login y password z' >/etc/apt/auth.conf.d/x.conf",
+        "credentials::no_package_manager_login",
+    ),
+    plant(
+        "state of cloud-init",
+        "mkdir -p /var/lib/cloud/instances/i-1; echo x >/var/lib/cloud/instances/i-1/user-data.txt",
+        "cloud_init::no_state_ships",
+    ),
+    plant("an empty log of cloud-init", ": >/var/log/cloud-init.log", "cloud_init::no_log_ships"),
+    plant(
+        "generated sudo rules",
+        "touch /etc/sudoers.d/90-cloud-init-users",
+        "cloud_init::no_generated_configuration_ships",
+    ),
+    plant("a key file in /tmp", "touch /tmp/my-key", "cloud_init::no_key_file_in_a_shared_folder"),
+    plant("a log", "echo x >/var/log/auth.log", "logs::no_log_ships"),
+    plant("logins", "echo x >/var/log/wtmp", "logs::no_log_ships"),
+    plant("a journal", "mkdir -p /var/log/journal/0123", "logs::no_journal_ships"),
+    plant(
+        "state of log rotation",
+        "mkdir -p /var/lib/logrotate; echo x >/var/lib/logrotate/status",
+        "logs::no_log_state_ships",
+    ),
+    plant("a machine id", "echo 0123456789abcdef0123456789abcdef >/etc/machine-id", "identity::no_machine_id_ships"),
+    plant("another id for D-Bus", "echo 0123 >/var/lib/dbus/machine-id", "identity::dbus_uses_the_machine_id"),
+    plant("a random seed", "echo x >/var/lib/systemd/random-seed", "identity::no_random_seed_ships"),
+    plant("a lease", "mkdir -p /var/lib/dhcp; echo x >/var/lib/dhcp/dhclient.eth0.leases", "identity::no_lease_ships"),
+    plant(
+        "a pinned interface", "echo x >/etc/udev/rules.d/70-persistent-net.rules", "identity::no_interface_is_pinned"
+    ),
+    plant("the build's host name", "echo ip-172-31-1-2 >/etc/hostname", "identity::no_host_name_ships"),
+    plant(
+        "no periodic updates", "rm /etc/apt/apt.conf.d/20auto-upgrades", "updates::security_updates_are_installed_daily"
+    ),
+    plant(
+        "updates switched off",
+        "echo 'APT::Periodic::Enable \"0\";' >/etc/apt/apt.conf.d/99off",
+        "updates::security_updates_are_installed_daily",
+    ),
+    plant(
+        "no security origin", "rm /etc/apt/apt.conf.d/50unattended-upgrades", "updates::security_updates_are_allowed"
+    ),
+    plant("no timer", "systemctl disable -q apt-daily-upgrade.timer", "updates::the_timers_are_enabled"),
+    plant(
+        "no unattended-upgrades",
+        "dpkg --force-all --remove unattended-upgrades >/dev/null 2>&1; rm -rf /var/log/*",
+        "updates::unattended_upgrades_is_installed",
+    ),
+    plant(
+        "half a package",
+        "sed -i '/^Package: procps$/,/^$/s/^Status:.*/Status: install ok half-configured/' /var/lib/dpkg/status",
+        "updates::no_package_is_half_installed",
+    ),
+    plant(
+        "a repository without signature",
+        "echo 'deb [trusted=yes] http://x/ y main' >/etc/apt/sources.list.d/x.list",
+        "updates::repositories_are_signed",
+    ),
+    plant(
+        "a switch for unsigned packages",
+        "echo 'APT::Get::AllowUnauthenticated \"true\";' >/etc/apt/apt.conf.d/99x",
+        "updates::repositories_are_signed",
+    ),
+    plant("a root shell for all", "chmod u+s /bin/bash", "privilege::set_user_id_programs_are_known"),
+    plant(
+        "a set-user-id program under a known name",
+        "cp /bin/dash /usr/lib/ping; chmod 4755 /usr/lib/ping",
+        "privilege::set_user_id_programs_belong_to_packages",
+    ),
+    plant("a capability", "setcap cap_setuid+ep /usr/bin/perl", "privilege::file_capabilities_are_known"),
+    plant(
+        "a member of disk",
+        "usermod -aG disk www-data; rm -f /etc/*-",
+        "privilege::nobody_is_in_a_group_that_equals_root",
+    ),
+    plant(
+        "sudo rules that others may write",
+        "chmod 660 /etc/sudoers.d/people",
+        "privilege::sudoers_are_private_and_valid",
+    ),
+    plant(
+        "a program that all may write", "chmod o+w /usr/bin/env", "privilege::nobody_can_change_programs_and_settings"
+    ),
+    plant("a folder that all may write", "mkdir -m 777 /srv/drop", "privilege::shared_folders_are_sticky"),
+    plant("readable hashes", "chmod 644 /etc/shadow", "privilege::account_files_are_private"),
+    plant("a crontab", "echo '* * * * * sh' >/var/spool/cron/crontabs/root", "startup::no_user_has_jobs"),
+    plant("a system job", "echo '* * * * * root sh' >/etc/cron.d/call", "startup::system_jobs_belong_to_packages"),
+    plant(
+        "a library in every program",
+        "echo /lib/x.so >/etc/ld.so.preload",
+        "startup::nothing_is_loaded_into_every_program",
+    ),
+    plant("an rc.local", "printf '#!/bin/sh\\n' >/etc/rc.local; chmod +x /etc/rc.local", "startup::no_late_script"),
+    plant(
+        "a user's unit",
+        "mkdir -p /home/ada/.config/systemd/user; touch /home/ada/.config/systemd/user/x.service",
+        "startup::no_user_units",
+    ),
+    plant(
+        "PAM runs a script",
+        "sed -i '1i auth optional pam_exec.so /bin/true' /etc/pam.d/cron",
+        "startup::pam_asks_no_stranger",
+    ),
+    plant(
+        "PAM lets everybody in",
+        "sed -i '1i auth sufficient pam_permit.so' /etc/pam.d/cron",
+        "startup::pam_asks_no_stranger",
+    ),
+    plant(
+        "a module of PAM",
+        "d=$(dirname $(find /usr/lib /lib -name pam_unix.so | head -n 1)); cp $d/pam_deny.so $d/pam_x.so",
+        "startup::pam_modules_belong_to_packages",
+    ),
+    plant("another sshd", "echo x >>/usr/sbin/sshd", "packages::guards_are_unchanged"),
+    plant("a program of somebody's", "cp /bin/true /usr/local/bin/sl", "packages::no_program_outside_of_packages"),
+    plant("a program among the spools", "cp /bin/true /var/spool/x", "packages::no_program_in_a_data_folder"),
+    plant("an authority", "echo x >/usr/local/share/ca-certificates/x.crt", "trust::no_local_authority"),
+    plant(
+        "an authority in the bundle",
+        "sed 's/A/B/g' /etc/ssl/certs/ISRG_Root_X1.pem >>/etc/ssl/certs/ca-certificates.crt",
+        "trust::authorities_are_the_distributions",
+    ),
+    plant("a signer of packages", "echo x >/etc/apt/trusted.gpg.d/x.asc", "trust::package_signers_belong_to_packages"),
+    plant("a redirected mirror", "echo '203.0.113.9 deb.debian.org' >>/etc/hosts", "trust::names_are_not_redirected"),
+    plant(
+        "a remote log",
+        "mkdir -p /etc/rsyslog.d; echo '*.* @@203.0.113.9' >/etc/rsyslog.d/x.conf",
+        "trust::no_log_leaves_the_machine",
+    ),
+    plant("a trusted host", "echo x >/root/.rhosts", "trust::no_host_is_trusted"),
+]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A system on which every check passes, as the changes to the small Debian."""
+    folder = tmp_path_factory.mktemp("good")
+    debian = make_debian()
+    with overlay(folder, debian) as root:
+        done = ChrootShell(root).run(GOOD)
+        assert done.exit_status == 0, done.stderr
+    return folder / "changes", debian
+
+
+@pytest.fixture
+def failing(good, tmp_path, tmp_path_factory):
+    """A function that plants something and returns which checks fail, with their reasons."""
+    recordings = tmp_path_factory.getbasetemp() / "recordings"
+
+    def run(script):
+        with overlay(tmp_path / "planted", *good) as root:
+            shell = ChrootShell(root)
+            done = shell.run(script)
+            assert done.exit_status == 0, done.stderr
+            results = prove(
+                shell,
+                Layer.LIVE,
+                make_spec().model_validate(SPEC),
+                tmp_path / "build",
+                {"build_public_key": BUILD_KEY.replace("I", "J")},
+                recordings=recordings,
+            )
+        bad = [result for result in results if result.status in (Status.FAIL, Status.UNREACHABLE)]
+        return {result.source.replace("checks/test_", "").replace(".py::test_", "::"): result.detail for result in bad}
+
+    return run
+
+
+def test_a_good_system_passes(failing):
+    assert failing("true") == {}
+
+
+@pytest.mark.parametrize(("script", "checks"), PLANTS)
+def test_a_plant_is_found_by_its_checks_and_by_no_other(failing, script, checks):
+    found = failing(script)
+    assert found.keys() == checks, found
