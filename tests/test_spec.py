@@ -127,7 +127,7 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
     "formatted field": ({"image": {"name": "{name:>200}"}}, "image.name", "no format"),
     "half a brace": ({"image": {"name": "{name"}}, "image.name", "brace"),
     "character of no image name": ({"image": {"name": "{name}:{date}"}}, "image.name", "':'"),
-    "long image name": ({"image": {"name": "x" * 120 + "{build_id}"}}, "image.name", "152 characters"),
+    "long image name": ({"image": {"name": "x" * 120 + "{build_id}"}}, "image.name", "142 characters"),
     "empty image name": ({"image": {"name": ""}}, "image.name", "3 to 128"),
     "long description": ({"image": {"description": "x" * 256}}, "image.description", "255"),
     "reserved tag": ({"image": {"tags": {"aws:x": "y"}}}, "image.tags.aws:x", "is not a tag key"),
@@ -165,7 +165,7 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
         "image.block_devices[1].device_name",
         "stands at",
     ),
-    "no rate": ({"image": {"block_devices": [device(type="io2")]}}, "image.block_devices[0].iops", "is required"),
+    "provisioned disk": ({"image": {"block_devices": [device(type="io2")]}}, "image.block_devices[0].type", "'gp3'"),
     "bad device": (
         {"image": {"block_devices": [device(device_name="sda")]}},
         "image.block_devices[0].device_name",
@@ -203,7 +203,7 @@ def test_fault_is_named_with_line_and_path(title: str, tmp_path: Path) -> None:
         {"share": {"public": True}},
         {"image": {"encryption": {"kms_key_id": "alias/mine"}}, "share": {"accounts": ["210987654321"]}},
         {"image": {"encryption": {"kms_key_id": "alias/aws/ebs"}}},
-        {"image": {"block_devices": [device(type="io2", iops=3000)]}},
+        {"image": {"block_devices": [device(type="gp2")]}},
         {"image": {"name": "{name} ({date})/x_[1]@'-"}},
         {
             "image": {"architecture": "arm64"},

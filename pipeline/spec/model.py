@@ -147,6 +147,8 @@ class Scrub(Part):
     """What is kept although it would be scrubbed. Nothing, unless it is named here."""
 
     keep_files: tuple[AbsolutePath, ...] = ()
+    free_space: bool = True
+    """Overwrite free blocks (S22). Without it, what was deleted while building is still on the image's disk."""
 
 
 class BlockDevice(Part):
@@ -154,9 +156,7 @@ class BlockDevice(Part):
 
     device_name: DeviceName
     size_gib: Annotated[int, Field(ge=1, le=16384)]
-    type: Literal["gp2", "gp3", "io1", "io2", "standard"] = "gp3"
-    iops: Annotated[int, Field(ge=100, le=256000)] | None = None
-    """Required for io1 and io2."""
+    type: Literal["gp2", "gp3", "standard"] = "gp3"
 
 
 class Encryption(Part):

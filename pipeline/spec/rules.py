@@ -133,18 +133,13 @@ def architecture_of(instance_type: str) -> str:
 
 
 def describe_disks_once(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
-    """See that each disk has a name of its own, and provisioned ones their rate."""
+    """See that each disk has a name of its own."""
     seen: dict[str, str] = {}
     for number, device in enumerate(items_at(data, "image", "block_devices")):
-        place = ("image", "block_devices", number)
         name = value_at(device, "device_name")
         if isinstance(name, str):
-            yield from _report_twin((*place, "device_name"), name, f"the device {name!r}", seen)
-        kind, rate = value_at(device, "type", default="gp3"), value_at(device, "iops")
-        if kind in ("io1", "io2") and rate is None:
-            yield (*place, "iops"), f"is required for {kind}"
-        if kind in ("gp2", "standard") and rate is not None:
-            yield (*place, "iops"), f"cannot be set for {kind}"
+            place = ("image", "block_devices", number, "device_name")
+            yield from _report_twin(place, name, f"the device {name!r}", seen)
 
 
 def find_checks(data: object, folder: Path) -> Iterator[tuple[Place, str]]:

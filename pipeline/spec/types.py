@@ -15,7 +15,7 @@ from pipeline.spec.public_keys import check_public_key
 
 LONGEST_IMAGE_NAME = 128
 IMAGE_NAME_FIELDS = ("name", "build_id", "date")
-LONGEST_BUILD_ID = 32
+LONGEST_BUILD_ID = len("20250131-235959-1a2b3c")
 WIDEST_NETWORK = {4: 8, 6: 32}
 """The shortest prefix from which ssh may come, by version of IP (A02)."""
 
