@@ -110,11 +110,16 @@ def apt_periodic() -> Step:
         controls=("H16",),
         title="security updates every day, by unattended-upgrades",
         test=f"[ -x /usr/bin/unattended-upgrade ]\n{APT_SETTINGS.test}{ARE_TIMERS_ENABLED}",
-        action=f"if [ ! -x /usr/bin/unattended-upgrade ]; then\n{FRESH_LISTS}{INSTALL}fi\n{APT_SETTINGS.action}{ENABLE_TIMERS}",
+        action=INSTALL + APT_SETTINGS.action + ENABLE_TIMERS,
     )
 
 
-INSTALL = "apt install --no-install-recommends unattended-upgrades\n"
+INSTALL = f"""
+if [ ! -x /usr/bin/unattended-upgrade ]; then
+{FRESH_LISTS}
+apt install --no-install-recommends unattended-upgrades
+fi
+"""
 ARE_TIMERS_ENABLED = """
 systemctl is-enabled --quiet apt-daily.timer
 systemctl is-enabled --quiet apt-daily-upgrade.timer

@@ -1,0 +1,45 @@
+"""The last act. Nobody writes after it: no history at logout, no wtmp at shutdown, no seed for the next boot."""
+
+import shlex
+
+from pipeline.guest.facts import Facts
+from pipeline.guest.variables import assign
+from pipeline.scrub.build_user import LEAVING
+
+LAST_WORDS = r"""
+trap '' HUP INT TERM PIPE
+cd /
+# Everybody else stops where they stand. pid 1 and the kernel go on.
+kill -s STOP -- -1
+for name in $(cat "$leaving" 2>/dev/null); do userdel -r -f "$name"; done
+rm -f /etc/sudoers.d/90-cloud-init-users
+rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
+rm -f /var/lib/systemd/random-seed /var/lib/systemd/timers/*
+find /var/log ! -type d -exec rm -f {} +
+find /tmp /var/tmp -mindepth 1 -maxdepth 1 -exec rm -rf {} +
+: >/etc/machine-id
+sync
+# Read-only by force, whoever has a file open: ext4 is clean afterwards, and needs no recovery.
+echo u >/proc/sysrq-trigger
+tries=0
+while grep -qE '^/dev/[^ ]+ [^ ]+ [^ ]+ rw[, ]' /proc/mounts; do
+    tries=$((tries + 1))
+    if [ "$tries" -gt 100 ]; then break; fi
+    sleep 0.1
+done
+echo o >/proc/sysrq-trigger
+sleep 20
+# A kernel without that key, or one whose power-off failed.
+poweroff -f -f || systemctl poweroff --force --force || halt -f -p
+"""
+
+
+def power_off_command(facts: Facts) -> str:
+    """Return the last command for a root shell: it returns at once, and the guest powers off a moment later.
+
+    It must not be an orderly shutdown: that would write wtmp and a random seed, and let every shell write its history.
+    So it freezes all processes, removes what was written since the scrub, remounts read-only, and powers off (S04, S12,
+    S14). It runs in a session of its own, because the connection that it came over is frozen too.
+    """
+    script = assign(leaving=LEAVING) + LAST_WORDS
+    return f"trap '' HUP INT TERM; setsid sh -c {shlex.quote(script)} </dev/null >/dev/null 2>&1 &"

@@ -1,0 +1,82 @@
+"""Stops who would write after the scrub: a log that is held open ships (S14)."""
+
+from pipeline.guest.step import Step
+
+UNITS = (
+    "rsyslog.service syslog.socket syslog-ng.service auditd.service acct.service psacct.service sysstat.service "
+    "cron.service crond.service atd.service anacron.service unattended-upgrades.service packagekit.service "
+    "snapd.service snapd.socket amazon-ssm-agent.service amazon-cloudwatch-agent.service ecs.service "
+    "postfix.service exim4.service cloud-init-hotplugd.socket"
+)
+
+
+def steps() -> tuple[Step, ...]:
+    """Return the steps that stop timers and daemons until the power-off, and keep the journal in memory."""
+    return (
+        Step("writers", ("S14", "S16"), "stop timers and daemons that write", STOP_WRITERS, ARE_WRITERS_STOPPED),
+        Step(
+            "writers",
+            ("S14",),
+            "keep the journal in memory until the power-off",
+            JOURNAL_TO_MEMORY,
+            IS_JOURNAL_IN_MEMORY,
+        ),
+    )
+
+
+def held_inodes() -> Step:
+    """Return the step that empties deleted files which a process still holds: their blocks are no free space yet."""
+    return Step(
+        "writers", ("S14", "S22"), "empty deleted files that are still held open", EMPTY_HELD, f'{HELD}[ -z "$(held)" ]'
+    )
+
+
+SYSTEMD_ONLY = "if [ ! -d /run/systemd/system ]; then exit 0; fi\n"
+
+FIND_RUNNING = f"""
+running() {{
+    systemctl list-units --plain --no-legend --state=active --type=timer | awk '{{ print $1 }}'
+    systemctl list-units --plain --no-legend --state=active {UNITS} | awk '{{ print $1 }}'
+}}
+"""
+
+ARE_WRITERS_STOPPED = f'{SYSTEMD_ONLY}{FIND_RUNNING}[ -z "$(running)" ]'
+
+STOP_WRITERS = f"""{SYSTEMD_ONLY}{FIND_RUNNING}
+# Whoever is in the middle of an installation may finish it.
+systemctl stop $(running | grep -v '^auditd') || :
+if systemctl is-active --quiet auditd; then auditctl -e 0 || :; systemctl kill auditd || :; fi
+"""
+"""auditd refuses `systemctl stop`, by its unit file."""
+
+IS_JOURNAL_IN_MEMORY = f"""{SYSTEMD_ONLY}
+[ -f /run/systemd/journald.conf.d/99-assay.conf ]
+for file in /proc/$(cat /run/systemd/journal/pid 2>/dev/null || pidof systemd-journald)/fd/*; do
+    case $(readlink "$file" || :) in /var/log/*) exit 1 ;; esac
+done
+"""
+
+JOURNAL_TO_MEMORY = """
+mkdir -p /run/systemd/journald.conf.d
+printf '[Journal]\\nStorage=volatile\\n' >/run/systemd/journald.conf.d/99-assay.conf
+systemctl restart systemd-journald.service
+"""
+"""The setting is on a tmpfs: the image does not have it."""
+
+HELD = r"""
+held() {
+    for file in /proc/[0-9]*/fd/*; do
+        case $(readlink "$file" 2>/dev/null || :) in
+        /dev/* | /memfd:* | /proc/* | /run/* | /SYSV*) ;;
+        /*" (deleted)") if [ -f "$file" ] && [ -s "$file" ]; then printf '%s\n' "$file"; fi ;;
+        esac
+    done
+}
+"""
+
+EMPTY_HELD = f"""{HELD}
+for file in $(held); do
+    readlink "$file" || :
+    : >"$file" || :
+done
+"""
