@@ -241,7 +241,8 @@ class DiskStore:
     def _flatten(self, snapshot_id: str) -> Path:
         """Return a raw file with the snapshot's whole content; raw layers are their own."""
         with self._lock:
-            name = str(self._completed(snapshot_id)["file"])
+            snapshot = self._completed(snapshot_id)
+        name = str(snapshot["file"])
         if name.endswith(".raw"):
             return self._files / name
         flat = self._flat / f"{Path(name).stem}.raw"
@@ -249,7 +250,11 @@ class DiskStore:
             if not flat.exists():
                 temporary = flat.with_suffix(".new")
                 try:
-                    run_qemu_img("convert", "-q", "-U", "-O", "raw", str(self._files / name), str(temporary))
+                    # qemu-img would write the first sector of a file that it makes itself, zeros or not.
+                    temporary.touch(mode=0o600)
+                    os.truncate(temporary, snapshot["size_gib"] * GIB)
+                    options = ("-q", "-U", "-n", "--target-is-zero", "-O", "raw")
+                    run_qemu_img("convert", *options, str(self._files / name), str(temporary))
                     temporary.rename(flat)
                 finally:
                     temporary.unlink(missing_ok=True)
