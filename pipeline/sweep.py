@@ -55,7 +55,7 @@ class Swept:
         done = [removal for removal in self.removals if (removal.region, removal.handle) not in stuck]
         return [
             *(f"{verb} {one.kind} {one.handle} in {one.region}: {one.reason}" for one in done),
-            *(f"could not remove {leak.kind} {leak.identity} in {leak.region}: {leak.reason}" for leak in self.leaks),
+            *(f"{stays(leak)}: {leak.reason}" for leak in self.leaks),
             *self.notes,
             *([] if self.removals or self.leaks else ["nothing to remove"]),
         ]
@@ -66,6 +66,13 @@ class Swept:
         return LEAKED_STATUS if self.leaks else 0
 
 
+def stays(leak: Leak) -> str:
+    """Return what is left, in words: a thing, or a region or a journal that could not be read."""
+    where = f" in {leak.region}" if leak.region else ""
+    verb = "could not remove" if leak.kind in REMOVERS else "could not look into"
+    return f"{verb} {leak.kind} {leak.identity}{where}"
+
+
 @dataclass
 class Journals:
     """What the journals on this host say."""
@@ -74,6 +81,7 @@ class Journals:
     alive: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
     regions: set[str] = field(default_factory=set)
+    leaks: list[Leak] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -90,7 +98,7 @@ def sweep_builds(session: Session, builds: Path, *, dry_run: bool = False, now: 
     """
     journals = read_journals(builds, session.cloud)
     removals: list[Removal] = []
-    leaks: list[Leak] = []
+    leaks = list(journals.leaks)
     for region in sorted({session.region, *journals.regions}):
         regional = session.in_region(region)
         try:
@@ -109,7 +117,10 @@ def sweep_builds(session: Session, builds: Path, *, dry_run: bool = False, now: 
 
 
 def read_journals(builds: Path, cloud: str) -> Journals:
-    """Return what the journals under a folder say about this cloud. One that cannot be read is noted, and left."""
+    """Return what the journals under a folder say about this cloud.
+
+    One that cannot be read is listed among the leaks: it may show what the tags do not.
+    """
     journals = Journals()
     for path in sorted(builds.glob(JOURNALS)):
         if path.parent.is_symlink():
@@ -117,7 +128,7 @@ def read_journals(builds: Path, cloud: str) -> Journals:
         try:
             reading = read_journal(path)
         except (AssayError, OSError) as error:
-            journals.notes.append(f"{path}: {error}")
+            journals.leaks.append(Leak(kind="journal", identity=str(path), region="", reason=str(error)))
             continue
         add(journals, reading, cloud)
     return journals
