@@ -3,10 +3,6 @@
 set +e
 set +x
 umask 077
-unset ENV BASH_ENV CDPATH HISTFILE
-PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
-HOME=/root LC_ALL=C TERM=dumb HISTSIZE=0 DEBIAN_FRONTEND=noninteractive
-export PATH HOME LC_ALL TERM HISTSIZE DEBIAN_FRONTEND
 
 # Run one function in a subshell, as strict as sh can be; leave its exit status in $status. It must never be called in a
 # condition: sh would then ignore errors inside of it.

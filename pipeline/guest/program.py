@@ -26,6 +26,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.errors import GuestFailed
+from pipeline.guest.environment import PRELUDE
 from pipeline.guest.step import Script, Secret, Step, mask, reveal
 
 MACHINERY = Path(__file__).with_name("machinery.sh")
@@ -95,7 +96,7 @@ def assemble(steps: tuple[Step, ...], nonce: str, state_folder: str, write: Call
     # `main` and `exit` share the last line: what follows on standard input is the acknowledgement, and not program.
     return (
         f"# A guest program of Assay: {len(steps)} steps, run as root by sh from standard input.\n\n"
-        f"{definitions}\n{MACHINERY.read_text()}\n"
+        f"{definitions}\n{PRELUDE}{MACHINERY.read_text()}\n"
         f"run_steps() {{\n    :\n{calls}\n}}\n\n"
         f"assay_nonce={shlex.quote(nonce)}\nassay_state={shlex.quote(state_folder)}\n"
         f"assay_output_bytes={OUTPUT_BYTES}\nmain; exit 0\n"
@@ -132,6 +133,8 @@ class RecordReader:
         self.began = began
         self.reported: set[int] = set()
         self.finished = False
+        self.current: Step | None = None
+        """The step that the guest is busy with."""
         self.noise = ""
         """The end of what arrived besides records: a banner, or a shell's complaint."""
 
@@ -167,10 +170,12 @@ class RecordReader:
         if number in self.reported:
             return None
         if outcome == "began":
+            self.current = step
             if self.began:
                 self.began(step)
             return None
         self.reported.add(number)
+        self.current = None
         output = decode_output(printed.removeprefix("-"), self.program)
         return StepResult(step, Outcome(outcome), output, max(seconds, 0.0), exit_status)
 

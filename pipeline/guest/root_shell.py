@@ -1,0 +1,191 @@
+"""One long-lived root shell: a framed protocol over a byte stream. A command costs one round trip, and so do many.
+
+Each command runs in a subshell of its own, in `/`, with nothing on its standard input: it may read, `exit`, `cd`, print
+NULs or leave its last line open, and the next one does not notice. What it prints waits in two files on tmpfs until it
+has ended, so that standard output, standard error and exit status never mix.
+"""
+
+import secrets
+import shlex
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.errors import GuestUnreachable
+from pipeline.guest.environment import PRELUDE
+
+DEADLINE_SECONDS = 300.0
+BATCH_BYTES = 512 * 1024
+"""Commands sent in one go. Both windows of an ssh channel hold more, so that neither side waits for the other."""
+
+LOOP = r"""
+umask 077
+folder=$(mktemp -d "$2/assay-shell.XXXXXX") && cd "$folder" || exit 1
+trap 'cd / && rm -rf "$folder"' EXIT
+printf '%s ready\n' "$1"
+while IFS= read -r count; do
+    command=
+    while [ "$count" -gt 0 ]; do
+        IFS= read -r line || exit 1
+        command="$command$line
+"
+        count=$((count - 1))
+    done
+    ( exec </dev/null >out 2>err; cd /; umask 022; set --; eval "$command" )
+    printf '%s %s\n' "$1" "$?"
+    wc -c out err
+    cat out err
+done
+"""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command left. Bytes that are not UTF-8 survive as surrogates: `.encode(errors="surrogateescape")`."""
+
+    exit_status: int
+    stdout: str
+    stderr: str
+
+
+class Stream(Protocol):
+    """A way to the standard input and output of a process on the guest. All times are of `time.monotonic()`."""
+
+    def write(self, data: bytes, ends: float) -> None:
+        """Send all of it. Raises GuestUnreachable."""
+
+    def read(self, ends: float) -> bytes:
+        """Return what has arrived, at least one byte; nothing at the end. Raises GuestUnreachable, TimeoutError."""
+
+    def close(self) -> None:
+        """End the process's standard input, and listen no more."""
+
+    def complaint(self) -> str:
+        """Return what the process said on its standard error, its last words."""
+
+
+def root_shell_command(nonce: str, folder: str = "/run") -> str:
+    """Return the command that serves a root shell. It is no secret: everybody on the guest may see it."""
+    return f"sh -c {shlex.quote(PRELUDE + LOOP)} sh {nonce} {shlex.quote(folder)}"
+
+
+class RootShell:
+    """A root shell on the guest that stays open."""
+
+    def __init__(self, stream: Stream, nonce: str, resource: str | None = None, region: str | None = None) -> None:
+        """Take a stream to a process that runs `root_shell_command(nonce)`. Raises GuestUnreachable if it does not."""
+        self.stream = stream
+        self.nonce = nonce.encode()
+        self.about = {"resource": resource, "region": region}
+        self.unread = b""
+        self.lost = ""
+        ends = time.monotonic() + DEADLINE_SECONDS
+        while not self.read_line(ends).endswith(self.nonce + b" ready"):
+            pass
+
+    def run(self, command: str, deadline_seconds: float = DEADLINE_SECONDS) -> Output:
+        """Run one command. Raises GuestUnreachable when it does not end in time, or when the connection broke."""
+        return self.run_many([command], deadline_seconds)[0]
+
+    def run_many(self, commands: Sequence[str], deadline_seconds: float = DEADLINE_SECONDS) -> list[Output]:
+        """Run commands one after the other, in one round trip for each 512 KiB of them.
+
+        Raises GuestUnreachable when they do not end in time, or when the connection broke; the shell is lost then.
+        """
+        ends = time.monotonic() + deadline_seconds
+        outputs: list[Output] = []
+        for batch in split_batches(map(frame, commands)):
+            self.write(b"".join(batch), ends)
+            outputs.extend(self.read_output(ends) for _ in batch)
+        return outputs
+
+    def close(self) -> None:
+        """End the shell; it removes its files."""
+        self.lost = "it was closed"
+        self.stream.close()
+
+    def write(self, data: bytes, ends: float) -> None:
+        """Send commands. Raises GuestUnreachable."""
+        if self.lost:
+            raise GuestUnreachable(f"the root shell is lost: {self.lost}", **self.about)
+        try:
+            self.stream.write(data, ends)
+        except (GuestUnreachable, TimeoutError) as error:
+            raise self.lose(str(error) or "a command could not be sent in time") from error
+
+    def read_output(self, ends: float) -> Output:
+        """Return what one command left."""
+        words = self.read_line(ends).split()
+        if len(words) != 2 or words[0] != self.nonce:
+            raise self.lose("its answer is no answer")
+        try:
+            out_size, err_size, _ = (int(self.read_line(ends).split()[0]) for _ in range(3))
+            exit_status = int(words[1])
+        except (ValueError, IndexError) as error:
+            raise self.lose("its files under /run are gone, or /run is full") from error
+        return Output(exit_status, to_text(self.read_bytes(out_size, ends)), to_text(self.read_bytes(err_size, ends)))
+
+    def read_line(self, ends: float) -> bytes:
+        """Return the next line, without its end."""
+        while b"\n" not in self.unread:
+            self.unread += self.receive(ends)
+        line, _, self.unread = self.unread.partition(b"\n")
+        return line
+
+    def read_bytes(self, size: int, ends: float) -> bytes:
+        """Return exactly so many bytes."""
+        parts, missing = [self.unread[:size]], size - len(self.unread)
+        self.unread = self.unread[size:]
+        while missing > 0:
+            part = self.receive(ends)
+            parts.append(part[:missing])
+            self.unread = part[missing:]
+            missing -= len(part)
+        return b"".join(parts)
+
+    def receive(self, ends: float) -> bytes:
+        """Return what comes next. Raises GuestUnreachable, with what the guest said last."""
+        try:
+            part = self.stream.read(ends)
+        except TimeoutError as error:
+            raise self.lose("a command did not end in time") from error
+        except GuestUnreachable as error:
+            raise self.lose(error.message) from error
+        if not part:
+            raise self.lose(self.stream.complaint() or to_text(self.unread).strip() or "it has ended")
+        return part
+
+    def lose(self, reason: str) -> GuestUnreachable:
+        """Give the shell up for good: nobody knows what it is doing. Return the error to raise."""
+        self.lost = reason
+        self.stream.close()
+        return GuestUnreachable(f"the root shell is lost: {reason}", **self.about)
+
+
+def new_nonce() -> str:
+    """Return a word that nothing but our own shell prints."""
+    return secrets.token_hex(16)
+
+
+def frame(command: str) -> bytes:
+    """Return a command as it is sent: the number of its lines, and they."""
+    data = command.encode(errors="surrogateescape")
+    return b"%d\n%s\n" % (data.count(b"\n") + 1, data)
+
+
+def split_batches(frames: Iterable[bytes]) -> Iterable[list[bytes]]:
+    """Yield frames in batches of at most BATCH_BYTES, but of one frame at least."""
+    batch: list[bytes] = []
+    for item in frames:
+        if batch and sum(map(len, batch)) + len(item) > BATCH_BYTES:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def to_text(data: bytes) -> str:
+    """Return bytes as text, losing none."""
+    return data.decode(errors="surrogateescape")
