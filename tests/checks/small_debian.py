@@ -68,7 +68,7 @@ awk '$5 >= 3071' /etc/ssh/moduli >/etc/ssh/moduli.new
 cat /etc/ssh/moduli.new >/etc/ssh/moduli
 rm /etc/ssh/moduli.new
 for name in Update-Package-Lists Unattended-Upgrade; do
-  echo "APT::Periodic::$name \\"1\\";"
+  printf 'APT::Periodic::%s "1";\\n' $name
 done >/etc/apt/apt.conf.d/20auto-upgrades
 systemctl enable -q apt-daily.timer apt-daily-upgrade.timer
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /var/lib/systemd/random-seed

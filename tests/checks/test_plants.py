@@ -24,7 +24,7 @@ PEM = "-----BEGIN OPENSSH PRIVATE KEY-----\\nb3BlbnNzaC1rZXktdjEA\\n-----END OPE
 
 def sshd(line, *checks):
     """Plant a line that comes before the good ones."""
-    return pytest.param(f"echo '{line}' >/etc/ssh/sshd_config.d/000-bad.conf", set(checks), id=f"sshd: {line}")
+    return pytest.param(f"echo '{line}' >/etc/ssh/sshd_config.d/00-bad.conf", set(checks), id=f"sshd: {line}")
 
 
 def plant(name, script, *checks):
