@@ -253,14 +253,14 @@ def docker_auth(match: Match) -> bytes | None:
 
 # Traces.
 
-COMMANDS = (
-    "apt apt-get ansible ansible-playbook aws az cat cd chmod chown cp crontab curl date df dnf docker du echo env export find "
-    "gcloud git grep helm history htop htpasswd id ip journalctl kill kubectl less ll ln ls make man mkdir mv mysql mysqldump "
-    "nano netstat npm openssl passwd ping pip pip3 podman printenv ps psql pwd python python3 reboot redis-cli rm rsync scp "
-    "screen service shutdown source ssh ssh-keygen sshpass ss su sudo systemctl tail tar terraform tmux top touch uname unset "
-    "useradd usermod vi vim wget whoami yum exit clear"
-).split()
-COMMAND = re.compile(rb"(?:" + b"|".join(re.escape(command.encode()) for command in COMMANDS) + rb")(?: |$)")
+COMMANDS = b"""
+apt apt-get ansible ansible-playbook aws az cat cd chmod chown cp crontab curl date df dnf docker du echo env export
+find gcloud git grep helm history htop htpasswd id ip journalctl kill kubectl less ll ln ls make man mkdir mv mysql
+mysqldump nano netstat npm openssl passwd ping pip pip3 podman printenv ps psql pwd python python3 reboot redis-cli rm rsync scp
+screen service shutdown source ssh ssh-keygen sshpass ss su sudo systemctl tail tar terraform tmux top touch uname unset
+useradd usermod vi vim wget whoami yum exit clear
+"""
+COMMAND = re.compile(rb"(?:" + b"|".join(map(re.escape, COMMANDS.split())) + rb")(?: |$)")
 SCRIPT = re.compile(
     rb"^(?:#!|if |fi\b|then\b|else|elif |for |while |do\b|done\b|case |esac|function |\s|[{}]|\. |return\b|local )|;;$"
 )

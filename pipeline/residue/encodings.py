@@ -81,7 +81,12 @@ def class_of(values: bytes) -> bytes:
 
 
 def utf16_form(form: Form) -> Form:
-    """Return a form in UTF-16, without the zero at its edge: so it is found in both byte orders."""
+    """Return a form in UTF-16, without the zero at its edge: so it is found in both byte orders.
+
+    Zeros at the end of the form itself are left out: disks are full of them, and looking at each costs time.
+    """
+    while len(form) > 1 and form[-1] == b"\0":
+        form = form[:-1]
     wide: list[bytes] = []
     for place in form:
         wide += [place, b"\0"]

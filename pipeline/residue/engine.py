@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pipeline.residue.containers import CONTAINERS, Budget, ContainerKind, Damaged, Decompressor, Deflate, git_objects
 from pipeline.residue.matcher import Hit, Matcher, open_matcher
 from pipeline.residue.rules import Rule, Trigger
 
@@ -40,13 +41,16 @@ class Chunk:
 
 
 NOTHING = Chunk(0, b"", [])
+FED_AT_ONCE = 256 * 1024
+"""What comes out of a container is searched when so many bytes are there."""
 
 
 class Searcher:
     """The compiled rules: shared by everything that is scanned with them."""
 
     def __init__(self, rules: Iterable[Rule], matcher: type[Matcher] | None = None) -> None:
-        self.targets: list[tuple[Rule, Trigger]] = [(rule, trigger) for rule in rules for trigger in rule.triggers()]
+        searched: tuple[Rule, ...] = (*rules, *CONTAINERS)
+        self.targets: list[tuple[Rule, Trigger]] = [(rule, trigger) for rule in searched for trigger in rule.triggers()]
         forms = tuple(trigger.form for _, trigger in self.targets)
         self.matcher: Matcher = matcher(forms) if matcher else open_matcher(forms)  # type: ignore[call-arg]
         self.overlap = self.matcher.longest - 1
@@ -55,9 +59,11 @@ class Searcher:
 class Stream:
     """One sequence of bytes that is being scanned: a disk, or the inside of a container."""
 
-    def __init__(self, searcher: Searcher, inside: tuple[str, ...] = ()) -> None:
+    def __init__(self, searcher: Searcher, budget: Budget | None = None, inside: tuple[str, ...] = ()) -> None:
         self.searcher = searcher
+        self.budget = budget or Budget()
         self.inside = inside
+        self.members: list[Member] = []
         self.previous = NOTHING
         self.current = NOTHING
 
@@ -72,6 +78,7 @@ class Stream:
         if self.current.data:
             yield from self.take(self.current.end, zeros(self.searcher.overlap))
             yield from self.settle(b"")
+            yield from self.close_members()
         self.previous = NOTHING
         room = min(offset, self.searcher.overlap)
         self.current = Chunk(offset - room, zeros(room), [])
@@ -95,8 +102,18 @@ class Stream:
 
     def settle(self, following: bytes) -> Iterator[Match]:
         """Let the rules decide about the hits of the current chunk."""
+        yield from self.feed_members(self.current.data)
+        if not self.inside:
+            for place in git_objects(self.current.data):
+                yield from self.open_member("git object", place, Deflate(15))
         for number, place, _ in sorted(self.current.hits, key=lambda hit: hit[1]):
             rule, trigger = self.searcher.targets[number]
+            if isinstance(rule, ContainerKind):
+                header, _ = self.window(place, place + rule.header, following)
+                yield from self.open_member(
+                    rule.identity, place, rule.open(header) if len(header) == rule.header else None
+                )
+                continue
             back, forth = rule.reach
             window, start = self.window(place - back, place + forth, following)
             sighting = rule.examine(window, place - start, trigger)
@@ -125,7 +142,85 @@ class Stream:
         """Decide about what is left: what follows was never written. Nothing may be fed afterwards."""
         yield from self.take(self.current.end, zeros(self.searcher.overlap))
         yield from self.settle(b"")
+        yield from self.close_members()
         self.current = NOTHING
+
+    def open_member(self, name: str, place: int, decompressor: Decompressor | None) -> Iterator[Match]:
+        """Open what begins at `place` of the current chunk, and search what is there of it already."""
+        label = f"{name} at {self.current.offset + place}"
+        if decompressor is None:
+            return
+        if len(self.inside) >= self.budget.depth or len(self.members) >= self.budget.at_once:
+            self.budget.stopped.append(f"{label}: nested too deep, or too many at once")
+            return
+        self.budget.opened += 1
+        member = Member(decompressor, Stream(self.searcher, self.budget, (*self.inside, label)))
+        data, _ = self.window(place, len(self.current.data), b"")
+        yield from member.feed(data)
+        if not member.done:
+            self.members.append(member)
+
+    def feed_members(self, data: bytes) -> Iterator[Match]:
+        """Let the open containers go on with the next bytes."""
+        for member in self.members:
+            yield from member.feed(data)
+        self.members = [member for member in self.members if not member.done]
+
+    def close_members(self) -> Iterator[Match]:
+        """End the containers that are still open: they were cut off here."""
+        for member in self.members:
+            yield from member.close()
+        self.members = []
+
+
+class Member:
+    """A container that is being looked into."""
+
+    def __init__(self, decompressor: Decompressor, stream: Stream) -> None:
+        self.decompressor = decompressor
+        self.stream = stream
+        self.pending = bytearray()
+        self.searched = 0
+        self.done = False
+
+    def feed(self, data: bytes) -> Iterator[Match]:
+        """Search what the next bytes give; close when the data ends, makes no sense, or is more than the budget."""
+        try:
+            for piece in self.decompressor.feed(data):
+                self.pending += piece
+                if len(self.pending) >= FED_AT_ONCE:
+                    yield from self.search()
+                    if self.is_over_budget():
+                        yield from self.close()
+                        return
+        except Damaged:
+            yield from self.close()
+            return
+        if self.decompressor.finished:
+            yield from self.close()
+
+    def search(self) -> Iterator[Match]:
+        """Search what came out since the last time."""
+        data = bytes(self.pending)
+        self.pending.clear()
+        yield from self.stream.feed(self.searched, data)
+        self.searched += len(data)
+        self.stream.budget.output_bytes -= len(data)
+
+    def is_over_budget(self) -> bool:
+        """Say whether enough came out, and note that not all was searched."""
+        budget = self.stream.budget
+        over = self.searched > budget.member_bytes or budget.output_bytes < 0
+        if over:
+            budget.stopped.append(f"{self.stream.inside[-1]}: stopped after {self.searched} bytes")
+        return over
+
+    def close(self) -> Iterator[Match]:
+        """Search what is left and end."""
+        self.done = True
+        if self.pending:
+            yield from self.search()
+        yield from self.stream.finish()
 
 
 @lru_cache(maxsize=8)

@@ -112,7 +112,7 @@ PRIVATE_KEYS = (
         "private-key-openssh",
         "S03",
         "private key (inside of an OpenSSH key)",
-        (rb"openssh-key-v1\x00\x00\x00\x00",),
+        (rb"openssh-key-v1\x00",),
         rb"openssh-key-v1\x00(?P<secret>.{60,400})",
         confirm.openssh_binary_key,
         before=0,
@@ -220,7 +220,8 @@ PRIVATE_KEYS = (
         "S18",
         "private key (TSIG or DNSSEC)",
         (rb"Private-key-format: v1",),
-        rb"Private-key-format: v1\.\d\r?\n.{0,1500}?(?:PrivateKey|PrivateExponent|Key): (?P<secret>[A-Za-z0-9+/=]{16,})",
+        rb"Private-key-format: v1\.\d\r?\n.{0,1500}?(?:PrivateKey|PrivateExponent|Key): "
+        rb"(?P<secret>[A-Za-z0-9+/=]{16,})",
         before=0,
         after=3000,
     ),
@@ -509,7 +510,8 @@ CREDENTIALS = (
         "S07",
         "password in a .my.cnf",
         (rb"\npassword=", rb"\npassword =", rb"\npassword\t="),
-        rb"(?m)^\[(?:client|mysql|mysqldump|mysqladmin|mariadb)[a-z-]*\]\r?\n[^\[]{0,400}?^password\s?= ?[\"']?(?P<secret>[^\s\"']{4,128})",
+        rb"(?m)^\[(?:client|mysql|mysqldump|mysqladmin|mariadb)[a-z-]*\]\r?\n"
+        rb"[^\[]{0,400}?^password\s?= ?[\"']?(?P<secret>[^\s\"']{4,128})",
         confirm.password,
         before=440,
         after=160,
@@ -630,7 +632,8 @@ CREDENTIALS = (
             rb"htpasswd -b",
             rb"smbclient -U",
         ),
-        rb"(?:sshpass -p ?|mysql(?:dump)? -u ?\S{1,40} (?:-h ?\S+ )?-p|curl -u [^\s:]{1,60}:|wget --password=|htpasswd -[a-zA-Z]*b\S* \S+ \S+ |smbclient -U \S+%)[\"']?(?P<secret>[^\s\"']{4,128})",
+        rb"(?:sshpass -p ?|mysql(?:dump)? -u ?\S{1,40} (?:-h ?\S+ )?-p|curl -u [^\s:]{1,60}:|wget --password="
+        rb"|htpasswd -[a-zA-Z]*b\S* \S+ \S+ |smbclient -U \S+%)[\"']?(?P<secret>[^\s\"']{4,128})",
         confirm.password,
         before=0,
     ),
@@ -681,7 +684,10 @@ CREDENTIALS = (
     ),
 )
 
-KEYS = rb"(?P<type>ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp(?:256|384|521)|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com) (?P<key>AAAA[A-Za-z0-9+/]{40,2000}={0,2})"
+KEYS = (
+    rb"(?P<type>ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp(?:256|384|521)"
+    rb"|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com) (?P<key>AAAA[A-Za-z0-9+/]{40,2000}={0,2})"
+)
 KEY_ANCHORS = (
     rb"ssh-rsa AAAAB3NzaC1yc2E",
     rb"ssh-dss AAAAB3NzaC1kc3M",
@@ -699,8 +705,8 @@ TRACES = (
         "S03",
         "host key in a known_hosts",
         KEY_ANCHORS,
-        rb"(?m)^(?:@cert-authority |@revoked )?(?:\|1\|[A-Za-z0-9+/=]{28}\|[A-Za-z0-9+/=]{28}|[0-9A-Za-z\[][0-9A-Za-z.,:\[\]*?-]+) "
-        + KEYS,
+        rb"(?m)^(?:@cert-authority |@revoked )?"
+        rb"(?:\|1\|[A-Za-z0-9+/=]{28}\|[A-Za-z0-9+/=]{28}|[0-9A-Za-z\[][0-9A-Za-z.,:\[\]*?-]+) " + KEYS,
         confirm.ssh_public_key,
         before=160,
         after=1200,
@@ -831,7 +837,8 @@ TRACES = (
         "S11",
         "log of cloud-init",
         (rb" - util\.py\[DEBUG\]: ", rb" - handlers\.py\[DEBUG\]: ", rb"Cloud-init v\. [0-9]{2}\.[0-9]"),
-        rb"(?:\d\d:\d\d:\d\d,\d{3} - (?:util|handlers)\.py\[DEBUG\]: |Cloud-init v\. \d\d\.\S+ (?:running|finished) )[^\n]{4,200}",
+        rb"(?:\d\d:\d\d:\d\d,\d{3} - (?:util|handlers)\.py\[DEBUG\]: "
+        rb"|Cloud-init v\. \d\d\.\S+ (?:running|finished) )[^\n]{4,200}",
         confirm.always,
         before=16,
         also=("S14",),
@@ -850,7 +857,8 @@ TRACES = (
         "S14",
         "log of logins",
         (rb"Accepted publickey for ", rb"Accepted password for ", rb"Failed password for "),
-        rb"(?:Accepted|Failed) (?:publickey|password) for (?:invalid user )?(?P<secret>[a-z_][a-z0-9_-]{0,31} from [0-9a-f.:]{3,45} port \d{1,5})",
+        rb"(?:Accepted|Failed) (?:publickey|password) for (?:invalid user )?"
+        rb"(?P<secret>[a-z_][a-z0-9_-]{0,31} from [0-9a-f.:]{3,45} port \d{1,5})",
         confirm.always,
         before=0,
     ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import AssayError
 from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue.blocks import BlockSource
+from pipeline.residue.containers import Budget
 from pipeline.residue.engine import Match, Searcher, Stream, zeros
 from pipeline.residue.rules import Rule
 from pipeline.residue.secrets import BuildSecret
@@ -80,13 +81,18 @@ def prove_raw(
     rules: tuple[Rule, ...] = (*secrets, *patterns)
     searcher = Searcher(rules)
     reading = Reading(source, progress)
-    stream = Stream(searcher)
+    budget = Budget()
+    stream = Stream(searcher, budget)
     matches: list[Match] = []
     for offset, data in reading.blocks():
         matches += stream.feed(offset, data)
     matches += stream.finish()
     findings = tuple(finding_of(match) for match in merged(matches))
-    results = (*results_of(rules, matches, reading), reading_result(reading, searcher.matcher.name))
+    results = (
+        *results_of(rules, matches, reading),
+        reading_result(reading, searcher.matcher.name),
+        containers_result(budget, reading),
+    )
     return results, findings, reading.digest.hexdigest()
 
 
@@ -156,6 +162,18 @@ def reading_result(reading: Reading, engine: str) -> Result:
         title=f"every written block was read: {reading.bytes_read} bytes with {engine}",
         source="residue/proof",
         detail=ranges,
+    )
+
+
+def containers_result(budget: Budget, reading: Reading) -> Result:
+    """Return whether every container was looked into to its end (R04)."""
+    return Result(
+        controls=("R04",),
+        layer=Layer.RAW,
+        status=Status.UNREACHABLE if budget.stopped or reading.unreadable else Status.PASS,
+        title=f"compressed data was looked into: {budget.opened} members",
+        source="residue/containers",
+        detail="; ".join(budget.stopped[:20]),
     )
 
 

@@ -102,7 +102,7 @@ def test_an_expression_has_the_length_of_its_form() -> None:
 
 def test_chunks_of_any_size_can_be_fed() -> None:
     needle = Needle(b"0123456789abcdef")
-    stream = Stream(Searcher([needle]), ("gzip",))
+    stream = Stream(Searcher([needle]), inside=("gzip",))
     data = b"." * 100 + needle.text + b"." * 50
     matches = [match for start in (0, 50, 100) for match in stream.feed(start, data[start : start + 50])]
     matches += [match for match in stream.feed(150, data[150:])] + list(stream.finish())
