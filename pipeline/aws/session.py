@@ -60,7 +60,7 @@ THROTTLING_CODES = frozenset(
     }
 )
 HINTS = {
-    "UnauthorizedOperation": "grant the caller the permission for this call; `ci/` has the policy that a build needs",
+    "UnauthorizedOperation": "grant the caller the permission for this call",
     "AccessDenied": "grant the caller the permission for this call",
     "AccessDeniedException": "grant the caller the permission for this call",
     "VcpuLimitExceeded": "ask for a higher quota of vCPUs in this region, or name a smaller instance type",

@@ -308,12 +308,14 @@ def test_product_codes_decide_how_an_image_is_made():
 def test_only_snapshots_of_the_same_build_go_with_an_image(session, stub, fake_clock):
     ec2 = stub("ec2")
     ours = {"Tags": [{"Key": "assay:build-id", "Value": BUILD_ID}], "OwnerId": OWNER}
-    mapped = [{"DeviceName": f"/dev/sd{n}", "Ebs": {"SnapshotId": f"snap-{n}"}} for n in "abc"]
+    mapped = [{"DeviceName": f"/dev/sd{n}", "Ebs": {"SnapshotId": f"snap-{n}"}} for n in "abcd"]
     ec2.add_response("describe_images", {"Images": [image(BlockDeviceMappings=mapped, Tags=ours["Tags"])]})
     ec2.add_response("deregister_image", {}, {"ImageId": "ami-1"})
     ec2.add_response("describe_snapshots", {"Snapshots": [{"SnapshotId": "snap-a", **ours}]})
     ec2.add_response("describe_snapshots", {"Snapshots": [{"SnapshotId": "snap-b", "OwnerId": OWNER}]})
     ec2.add_client_error("describe_snapshots", "InvalidSnapshot.NotFound")
+    others = {"Tags": ours["Tags"], "OwnerId": "999999999999"}
+    ec2.add_response("describe_snapshots", {"Snapshots": [{"SnapshotId": "snap-d", **others}]})
     ec2.add_response("delete_snapshot", {}, {"SnapshotId": "snap-a"})
     images.deregister_image(session, "ami-1", clock=fake_clock.as_clock())
 

@@ -138,3 +138,18 @@ def test_nothing_imports_boto3_before_a_session_is_opened():
     program = "import sys, pipeline.sweep, pipeline.aws.base_images; print('boto3' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+def test_the_caller_is_asked_once_and_names_the_cloud(session, stub):
+    answer = {"Account": "111122223333", "Arn": "arn:aws:iam::111122223333:user/ana"}
+    stub("sts").add_response("get_caller_identity", answer)
+    assert session.account_id == "111122223333"
+    assert session.caller_arn == "arn:aws:iam::111122223333:user/ana"
+    assert session.cloud == "aws/111122223333"
+
+
+def test_a_refused_caller_is_an_error_of_its_own(session, stub):
+    stub("sts").add_client_error("get_caller_identity", "ExpiredToken", "The token AKIDEXAMPLE has expired", 403)
+    with pytest.raises(CredentialsRefused, match="ExpiredToken") as caught:
+        _ = session.account_id
+    assert "AKIDEXAMPLE" not in caught.value.describe()

@@ -30,6 +30,7 @@ def test_one_sighting_is_not_enough(fake_clock):
     described = answers("running", "pending", "running", "running")
     wait(fake_clock, described, progress=seen.append)
     assert seen == ["running", "pending", "running"]
+    assert len(fake_clock.rests) == 3, "the first sighting does not count once it was contradicted"
 
 
 def test_each_state_is_told_once(fake_clock):
