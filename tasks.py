@@ -35,6 +35,10 @@ def errors_explained() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         leave(130)
+    except BrokenPipeError:
+        # The reader, `head` for example, has seen enough. Python would complain again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave(0)
 
 
 def leave(exit_status: int) -> NoReturn:

@@ -12,6 +12,7 @@ from pipeline.aws.session import Session
 from pipeline.errors import ProofFailed, ResidueFound
 from pipeline.guest.shell import can_log_in
 from pipeline.report.evidence import Finding, Layer, Result, Status
+from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw as search_blocks
 from pipeline.residue.secrets import AwsSession, BuildSecret, build_secrets
 from pipeline.spec.public_keys import fingerprint
