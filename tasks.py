@@ -62,6 +62,7 @@ def build(
         from pipeline.build import build_image
         from pipeline.options import open_cloud, parse_on_error
         from pipeline.report.console import Console
+        from pipeline.report.render import render_json
         from pipeline.spec import load_spec
 
         loaded = load_spec(ROOT / spec)
@@ -76,7 +77,7 @@ def build(
             update_base=update_base,
         )
         if json:
-            print(evidence.model_dump_json(indent=2))
+            print(render_json(evidence))
         leave(evidence.exit_status)
 
 
@@ -110,6 +111,7 @@ def verify(_: Context, ami: str, spec: str = DEFAULT_SPEC, json: bool = False) -
         from pipeline.options import open_cloud
         from pipeline.prove import prove_image
         from pipeline.report.console import Console
+        from pipeline.report.render import render_json
         from pipeline.spec import load_spec
 
         loaded = load_spec(ROOT / spec)
@@ -122,7 +124,7 @@ def verify(_: Context, ami: str, spec: str = DEFAULT_SPEC, json: bool = False) -
             console=Console(quiet=json),
         )
         if json:
-            print(evidence.model_dump_json(indent=2))
+            print(render_json(evidence))
         leave(evidence.exit_status)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.aws import network
@@ -14,7 +15,6 @@ from pipeline.harden import harden_steps
 from pipeline.scrub import power_off_command, scrub_steps
 from pipeline.spec import Spec, spec_digest
 from pipeline.stages.launch import find_base
-from pipeline.stages.seal import name_of_image
 
 BUILD_ID = "BUILD-ID"
 RECIPE = "launch → harden → scrub → prove live → seal → prove raw and fresh boot → keep → release"
@@ -108,7 +108,7 @@ def describe_image(spec: Spec) -> tuple[str, ...]:
     image = spec.image
     disks = [f"{disk.device_name}: {disk.size_gib} GiB {disk.type}" for disk in image.block_devices]
     return (
-        name_of_image(spec, BUILD_ID),
+        spec.image_name(BUILD_ID, datetime.now(UTC).date()),
         f"description: {image.description or 'none'}",
         f"{image.architecture}, boot mode {image.boot_mode or 'of the base image'}, IMDS {image.imds}",
         f"encrypted with {image.encryption.kms_key_id}" if image.encryption else "encrypted as the account's default",

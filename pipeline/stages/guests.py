@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from getpass import getpass
+from pathlib import Path
 
 from pipeline.aws import instances, keys, network
 from pipeline.aws.instances import Instance, Launch
 from pipeline.aws.wait import wait_until
 from pipeline.errors import CloudFailed, DeadlinePassed, GuestFailed, GuestUnreachable
-from pipeline.guest.keys import KeyPair, make_key_pair, read_host_keys
+from pipeline.guest.keys import KeyPair, load_key_file, make_key_pair, read_host_keys
 from pipeline.guest.shell import Connector, DirectConnector, Shell, connect
 from pipeline.stages.context import Context
 
@@ -58,10 +60,13 @@ def open_door(context: Context) -> Door:
     return Door((group_id,), subnet_ids)
 
 
-def make_key(context: Context, role: str) -> KeyPair:
-    """Make an ed25519 key pair and import its public half: the private half never leaves this process (A14)."""
+def make_key(context: Context, role: str, key_file: str | None = None) -> KeyPair:
+    """Make an ed25519 key pair, or take the operator's own, and import its public half (A14, H26).
+
+    The private half never leaves this process. Raises SpecInvalid for a key file that others may read.
+    """
     name = context.name(role)
-    key_pair = make_key_pair(name)
+    key_pair = load_key_file(Path(key_file), ask_passphrase) if key_file else make_key_pair(name)
     context.journal.create(
         "key-pair",
         name,
@@ -70,6 +75,11 @@ def make_key(context: Context, role: str) -> KeyPair:
         undo=lambda identity: keys.delete_key_pair(context.session, identity),
     )
     return key_pair
+
+
+def ask_passphrase() -> str:
+    """Ask the user for the passphrase of an encrypted key; nothing of it is shown."""
+    return getpass("passphrase of ssh.key_file: ")
 
 
 def boot_guest(

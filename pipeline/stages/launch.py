@@ -39,7 +39,7 @@ def launch(context: Context) -> Launched:
     """
     base = choose_base_image(context)
     door = open_door(context)
-    key_pair = make_key(context, "key")
+    key_pair = make_key(context, "key", context.spec.ssh.key_file)
     taken: list[str] = []
     guest = boot_guest(
         context,

@@ -64,7 +64,7 @@ def stop_guest(context: Context, launched: Launched) -> None:
 
 def make_image(context: Context, launched: Launched) -> Image:
     """Return the available image. One with product codes is made from the instance: only that keeps them."""
-    image_name = name_of_image(context.spec, context.build_id)
+    image_name = context.spec.image_name(context.build_id, datetime.now(UTC).date())
     inherit = images.must_inherit(launched.base)
     image_id = create_image(context, launched, image_name) if inherit else register_image(context, launched, image_name)
     image = images.wait_for_image(context.session, image_id, progress=context.recorder.progress)
@@ -130,11 +130,6 @@ def register_as(spec: Spec, base: Image, image_name: str, snapshot_id: str) -> R
         boot_mode=spec.image.boot_mode or like_base.boot_mode,
         imds=spec.image.imds,
     )
-
-
-def name_of_image(spec: Spec, build_id: str) -> str:
-    """Return the image's name from the spec's template."""
-    return spec.image.name.format(name=spec.name, build_id=build_id, date=f"{datetime.now(UTC):%Y%m%d}")
 
 
 def attribute_results(image: Image, base: Image, spec: Spec) -> Iterator[Result]:

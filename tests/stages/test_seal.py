@@ -9,7 +9,7 @@ from pipeline.aws.images import Image
 from pipeline.report.evidence import Status
 from pipeline.spec import BaseImage, BlockDevice, Spec
 from pipeline.spec import Image as WantedImage
-from pipeline.stages.seal import attribute_results, name_of_image, register_as
+from pipeline.stages.seal import attribute_results, register_as
 
 ROOT = FoundDisk("/dev/xvda", "snap-1", 4, "gp3", encrypted=False, delete_on_termination=True, virtual_name=None)
 BASE = Image(
@@ -96,9 +96,3 @@ def test_registration_without_words_of_the_spec_is_the_base_images():
     made = register_as(spec(), BASE, "web-1", "snap-9")
 
     assert (made.root_size_gib, made.boot_mode, made.extra_volumes) == (4, "uefi-preferred", ())
-
-
-def test_the_name_is_made_from_the_template():
-    assert name_of_image(spec(name="golden-{name}-{build_id}"), "20260101-000000-aaaaaa") == (
-        "golden-web-20260101-000000-aaaaaa"
-    )
