@@ -7,6 +7,7 @@ journal shows what may exist: by its identity, or, when the answer never came, b
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
@@ -16,9 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.aws.session import answer_lost
 from pipeline.aws.wait import CLOCK, Clock
-from pipeline.errors import AssayError, Interrupted
+from pipeline.errors import AssayError
 from pipeline.interruption import uninterrupted
 from pipeline.process_identity import ProcessIdentity, this_process
 from pipeline.report.evidence import Leak, Resource
@@ -27,7 +27,7 @@ UNDO_ROUNDS = 3
 """What could not be removed is tried again after the rest: it may have hung on something that is gone then."""
 ROUND_SECONDS = 5.0
 SETTLE_SECONDS = 5.0
-"""How long a thing may stay unseen whose creation was broken off (EC2's eventual consistency)."""
+"""How long a thing may stay unseen whose creation was broken off or half refused (EC2's eventual consistency)."""
 
 Undo = Callable[[str], None]
 
@@ -93,7 +93,10 @@ class JournalFailed(AssayError):
 
 
 class Journal(AbstractContextManager["Journal"]):
-    """The open journal of one build, and the stack of what undoes it. One process at a time may hold it."""
+    """The open journal of one build, and the stack of what undoes it.
+
+    One process at a time may hold it; its threads may all create.
+    """
 
     def __init__(self, path: Path, build_id: str, cloud: str = "", clock: Clock = CLOCK) -> None:
         """Open a journal, a new one or one to go on with. `cloud` is `Session.cloud`. Raises JournalInUse."""
@@ -103,7 +106,7 @@ class Journal(AbstractContextManager["Journal"]):
         self._file = open_locked(path)
         self._entries: dict[int, Entry] = {}
         self._undo: dict[int, Undo] = {}
-        self._refused: set[int] = set()
+        self._lock = threading.RLock()
         if path.stat().st_size:
             self._entries = {entry.number: entry for entry in read_journal(path).entries}
         else:
@@ -116,32 +119,25 @@ class Journal(AbstractContextManager["Journal"]):
         `name` is the one that is derived from the build id. `undo` gets the identity, or the name when no identity is
         known: it removes whatever bears the name. An undo that finds nothing has succeeded.
         """
-        number = max(self._entries, default=0) + 1
-        self._undo[number] = undo
-        self._entries[number] = Entry(number, kind, name, region, intended=now())
-        self._write("intent", number=number, kind=kind, name=name, region=region)
-        try:
-            identity = make()
-        except AssayError as error:
-            if not isinstance(error, Interrupted) and not answer_lost(error):
-                self._refused.add(number)
-            raise
-        self._entries[number] = replace(self._entries[number], identity=identity, created=now())
-        self._write("created", number=number, identity=identity)
+        with self._lock:
+            number = max(self._entries, default=0) + 1
+            self._undo[number] = undo
+            self._entries[number] = Entry(number, kind, name, region, intended=now())
+            self._write("intent", number=number, kind=kind, name=name, region=region)
+        identity = make()
+        self._change(number, "created", identity=identity)
         return identity
 
     def keep(self, *identities: str) -> None:
         """Commit: these are what the build is for, and no longer undone. One line, so that it is all or nothing."""
-        numbers = [entry.number for entry in self._entries.values() if entry.identity in identities]
+        numbers = [entry.number for entry in self.entries if entry.identity in identities]
         if len(numbers) != len(set(identities)):
             raise ValueError(f"the journal does not know all of {identities}")
-        self._write("kept", numbers=numbers)
-        for number in numbers:
-            self._entries[number] = replace(self._entries[number], kept=True)
+        self.mark_kept(*numbers)
 
     def undo(self, identity: str) -> None:
         """Remove one thing before its time, for example the build instance once its image exists. Raises AssayError."""
-        number = next(entry.number for entry in self._entries.values() if entry.identity == identity and entry.open)
+        number = next(entry.number for entry in self.entries if entry.identity == identity and entry.open)
         self._undo[number](identity)
         self.mark_removed(number)
 
@@ -151,24 +147,23 @@ class Journal(AbstractContextManager["Journal"]):
         Nothing stops it: neither a failure nor Ctrl-C. What fails is tried again after the rest.
         """
         with uninterrupted():
-            broken_off = [number for number in self._open_numbers() if self._is_broken_off(number)]
-            self._undo_round()
-            if broken_off:
+            unseen = [entry for entry in self._open_entries() if entry.identity is None]
+            self._undo_each(self._open_entries())
+            if unseen:
                 self._clock.rest(SETTLE_SECONDS)
-                for number in broken_off:
-                    self._try_to_undo(number)
+                self._undo_each(unseen)
             for _ in range(UNDO_ROUNDS - 1):
-                if not self._open_numbers():
+                if not self._open_entries():
                     break
                 self._clock.rest(ROUND_SECONDS)
-                self._undo_round()
+                self._undo_each(self._open_entries())
         return self.leaks()
 
     def leaks(self) -> tuple[Leak, ...]:
         """Return what may still exist and should not."""
         return tuple(
             Leak(kind=entry.kind, identity=entry.handle, region=entry.region, reason=entry.reason or "not removed yet")
-            for entry in self._entries.values()
+            for entry in self.entries
             if entry.open
         )
 
@@ -183,29 +178,30 @@ class Journal(AbstractContextManager["Journal"]):
                 removed=entry.removed,
                 kept=entry.kept,
             )
-            for entry in self._entries.values()
+            for entry in self.entries
             if entry.identity
         )
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         """All that the journal knows, in the order in which it was intended."""
-        return tuple(self._entries.values())
+        with self._lock:
+            return tuple(self._entries.values())
 
     def mark_removed(self, number: int) -> None:
         """Record that a thing is gone."""
-        self._entries[number] = replace(self._entries[number], removed=now(), reason="")
-        self._write("removed", number=number)
+        self._change(number, "removed")
 
     def mark_stuck(self, number: int, reason: str) -> None:
         """Record why a thing could not be removed."""
-        self._entries[number] = replace(self._entries[number], reason=reason)
-        self._write("stuck", number=number, reason=reason)
+        self._change(number, "stuck", reason=reason)
 
-    def mark_kept(self, number: int) -> None:
-        """Record that a thing is kept after all: its tags said so."""
-        self._write("kept", numbers=[number])
-        self._entries[number] = replace(self._entries[number], kept=True)
+    def mark_kept(self, *numbers: int) -> None:
+        """Record that things are kept."""
+        with self._lock:
+            self._write("kept", numbers=numbers)
+            for number in numbers:
+                self._entries[number] = replace(self._entries[number], kept=True)
 
     def close(self) -> None:
         """Close the file and give the lock back. A second call does nothing."""
@@ -219,32 +215,31 @@ class Journal(AbstractContextManager["Journal"]):
     def __enter__(self) -> Self:
         return self
 
-    def _open_numbers(self) -> list[int]:
-        return [number for number, entry in sorted(self._entries.items(), reverse=True) if entry.open]
+    def _open_entries(self) -> list[Entry]:
+        """Return what is to be undone, the newest first."""
+        return [entry for entry in reversed(self.entries) if entry.open]
 
-    def _is_broken_off(self, number: int) -> bool:
-        """Return whether a thing may exist that nobody has seen: no answer came, and no refusal either."""
-        return self._entries[number].identity is None and number not in self._refused
+    def _undo_each(self, entries: Iterable[Entry]) -> None:
+        """Undo in order, and record what became of each. A defect in an undo must not leak the rest: it is listed."""
+        for entry in entries:
+            undo = self._undo.get(entry.number)
+            if undo is None:
+                continue
+            with suppress(JournalFailed):  # neither must a full disk
+                try:
+                    undo(entry.handle)
+                except AssayError as error:
+                    self.mark_stuck(entry.number, str(error))
+                except Exception as error:
+                    self.mark_stuck(entry.number, f"a defect: {type(error).__name__}")
+                else:
+                    self.mark_removed(entry.number)
 
-    def _undo_round(self) -> None:
-        for number in self._open_numbers():
-            self._try_to_undo(number)
-
-    def _try_to_undo(self, number: int) -> None:
-        """Undo one entry, and record what became of it. A defect in an undo must not leak the rest: it is listed."""
-        entry = self._entries[number]
-        undo = self._undo.get(number)
-        if undo is None:
-            return
-        with suppress(JournalFailed):  # a full disk must not leak the rest
-            try:
-                undo(entry.handle)
-            except AssayError as error:
-                self.mark_stuck(number, str(error))
-            except Exception as error:
-                self.mark_stuck(number, f"a defect: {type(error).__name__}")
-            else:
-                self.mark_removed(number)
+    def _change(self, number: int, event: str, **values: str) -> None:
+        """Change one entry, in memory first: what is known must not be lost with a full disk."""
+        with self._lock:
+            self._entries[number] = after(self._entries[number], event, values, now())
+            self._write(event, number=number, **values)
 
     def _write(self, event: str, **values: Any) -> None:  # noqa: ANN401
         """Append one line, durably: all of it or none. Raises JournalFailed."""

@@ -4,6 +4,8 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
@@ -161,14 +163,40 @@ def test_a_thing_whose_answer_was_lost_is_undone_by_its_name_and_again_when_it_h
     assert cloud.removed == ["i-1"]
 
 
-def test_what_was_refused_is_not_waited_for(journal, cloud, rests):
-    def refuse():
-        raise CloudFailed("no")
+def test_what_was_half_refused_is_undone_by_its_name_once_it_is_seen(journal, cloud):
+    def make_and_fail():
+        cloud.things["sg-1"] = "unseen"
+        raise CloudFailed("the rule is refused, the group exists")
 
     with pytest.raises(CloudFailed):
-        journal.create("instance", "assay-build", REGION, refuse, cloud.remove)
+        journal.create("security-group", "assay-ssh", REGION, make_and_fail, cloud.remove)
+    journal._clock = Clock(now=lambda: 0.0, rest=lambda _: cloud.things.update({"sg-1": "assay-ssh"}))
+    assert journal.undo_all() == ()
+    assert cloud.removed == ["sg-1"]
+
+
+def test_nothing_is_waited_for_when_every_answer_came(journal, cloud, rests):
+    create(journal, cloud)
     assert journal.undo_all() == ()
     assert rests == []
+
+
+def test_threads_create_side_by_side(journal, cloud, path):
+    together = threading.Barrier(8, timeout=20)
+
+    def make(number):
+        def make_one():
+            together.wait()
+            return cloud.make(f"snap-{number}", f"assay-{number}")()
+
+        return make_one
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(8):
+            pool.submit(journal.create, "snapshot", f"assay-{number}", REGION, make(number), cloud.remove)
+    entries = read_journal(path).entries
+    assert {(entry.identity, entry.name) for entry in entries} == {(f"snap-{n}", f"assay-{n}") for n in range(8)}
+    assert journal.undo_all() == () and not cloud.things
 
 
 def test_an_interruption_within_the_call_is_undone_by_name(journal, cloud, rests):
