@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from pipeline.aws.session import answer_lost, error_code
+from pipeline.aws.session import answer_lost, error_code, is_throttled
 from pipeline.aws.wait import CLOCK, Clock
 from pipeline.errors import CloudFailed
 
-ATTEMPTS = 3
+ATTEMPTS = 4
 VISIBLE_SECONDS = 10.0
 """How long a thing that was made may stay unseen in a list (EC2's eventual consistency)."""
 
@@ -22,23 +22,25 @@ def find_or_create(
 ) -> str:
     """Create, and return the identity. When the answer is lost, look the thing up before trying again.
 
+    `create` may use a client that never repeats a call: throttling is waited out here.
+
     `look_up` lists the identities of what bears the thing's own name or tag. `taken_codes` are the refusals that say
     that the name exists already: the answer to an earlier attempt was lost. Raises CloudFailed when the creation is
     refused, and when several things bear the name.
     """
-    attempt = 1
-    while True:
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             return create()
         except CloudFailed as error:
-            taken = error_code(error) in taken_codes
-            if not taken and not answer_lost(error):
+            throttled, taken = is_throttled(error), error_code(error) in taken_codes
+            if not (throttled or taken or answer_lost(error)):
                 raise
-            if found := search(look_up, clock):
+            if not throttled and (found := search(look_up, clock)):
                 return the_only(found, what, region)
             if taken or attempt == ATTEMPTS:
                 raise
-        attempt += 1
+            clock.rest(2.0**attempt)
+    raise AssertionError("unreachable")
 
 
 def search(look_up: Callable[[], Sequence[str]], clock: Clock) -> Sequence[str]:

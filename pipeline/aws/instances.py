@@ -100,11 +100,14 @@ def launch_instance(session: Session, tags: Tags, name: str, launch: Launch) -> 
 
 
 def launch_in(session: Session, tags: Tags, name: str, launch: Launch, subnet_id: str) -> str:
-    """Launch in one subnet and return the instance's id."""
+    """Launch in one subnet and return the instance's id.
+
+    Missing capacity comes with status 500, which botocore would take for a passing fault and repeat for minutes.
+    """
 
     def create() -> str:
         with cloud_errors(name, session.region):
-            made = session.client("ec2").run_instances(**launch_request(tags, name, launch, subnet_id))
+            made = session.client("ec2", once=True).run_instances(**launch_request(tags, name, launch, subnet_id))
         return made["Instances"][0]["InstanceId"]
 
     return find_or_create(
@@ -168,7 +171,7 @@ def may_launch(session: Session, image_id: str, instance_type: str) -> None:
     """Ask whether an instance could be launched, with DryRun: nothing is made (A20). Raises CloudFailed if not."""
     try:
         with cloud_errors(image_id, session.region):
-            session.client("ec2").run_instances(
+            session.client("ec2", once=True).run_instances(
                 DryRun=True,
                 ImageId=image_id,
                 InstanceType=instance_type,  # type: ignore[arg-type]

@@ -300,11 +300,15 @@ def is_connection_error(error: BaseException) -> bool:
 
 
 def answer_lost(error: BaseException | None) -> bool:
-    """Return whether the call may have happened although it failed: no answer, or the cloud's own fault (5xx)."""
+    """Return whether the call may have happened although it failed: no answer, or the cloud's own fault (5xx).
+
+    Throttling (503) and missing capacity (500) come with such a status too, and are refusals all the same.
+    """
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, dict):
-            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0) >= 500
+            status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+            return status >= 500 and error_code(error) not in THROTTLING_CODES | CAPACITY_CODES
         if is_connection_error(error):
             return True
         error = error.__cause__
@@ -313,7 +317,12 @@ def answer_lost(error: BaseException | None) -> bool:
 
 def is_transient(error: BaseException | None) -> bool:
     """Return whether asking again later may help: throttling, the cloud's own fault, or a broken connection."""
-    return error_code(error) in THROTTLING_CODES or answer_lost(error)
+    return is_throttled(error) or answer_lost(error)
+
+
+def is_throttled(error: BaseException | None) -> bool:
+    """Return whether the cloud asks to be asked less often: the call did not happen."""
+    return error_code(error) in THROTTLING_CODES
 
 
 def first_line(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipeline.aws.session import THROTTLING_CODES, error_code, is_transient
+from pipeline.aws.session import error_code, is_throttled, is_transient
 from pipeline.errors import CloudFailed, DeadlinePassed
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ def wait_until(
             if error_code(error) not in missing_codes and not is_transient(error):
                 raise
             seen, current = 0, error.message
-            throttled = throttled + 1 if error_code(error) in THROTTLING_CODES else 0
+            throttled = throttled + 1 if is_throttled(error) else 0
         else:
             if reason := failed(answer):
                 raise CloudFailed(f"it failed: {reason}", resource=what, region=region)

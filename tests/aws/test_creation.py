@@ -7,6 +7,7 @@ from pipeline.errors import CloudFailed
 
 LOST = ReadTimeoutError(endpoint_url="https://x")
 TAKEN = ClientError({"Error": {"Code": "InvalidGroup.Duplicate", "Message": "taken"}}, "CreateSecurityGroup")
+THROTTLED = ClientError({"Error": {"Code": "RequestLimitExceeded"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "x")
 REFUSED = ClientError({"Error": {"Code": "InvalidParameterValue", "Message": "no"}}, "CreateSecurityGroup")
 
 
@@ -87,3 +88,10 @@ def test_many_are_refused_by_name(fake_clock):
 def test_a_cloud_that_never_answers_is_given_up(fake_clock):
     with pytest.raises(CloudFailed, match="no answer"):
         run(Cloud(*[(False, LOST)] * ATTEMPTS), fake_clock)
+
+
+def test_throttling_is_waited_out_without_looking(fake_clock):
+    looks = []
+    cloud = Cloud((False, THROTTLED), (False, THROTTLED), (True, None))
+    assert run(cloud, fake_clock, look_up=lambda: looks.append(1) or []) == "sg-1"
+    assert looks == [] and fake_clock.rests == sorted(fake_clock.rests) != []

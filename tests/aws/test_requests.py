@@ -80,13 +80,13 @@ def launch_parameters(subnet_id, token=ANY):
 def test_a_launch_requires_imds_v2_and_tags_everything(session, stub, tags):
     token = instances.client_token(NAME, "subnet-a")
     answer = {"Instances": [{"InstanceId": "i-1"}]}
-    stub("ec2").add_response("run_instances", answer, launch_parameters("subnet-a", token))
+    stub("ec2", once=True).add_response("run_instances", answer, launch_parameters("subnet-a", token))
     assert instances.launch_instance(session, tags, NAME, LAUNCH) == "i-1"
     assert len(token) == 64
 
 
 def test_a_launch_goes_on_to_the_next_zone_with_capacity(session, stub, tags):
-    ec2 = stub("ec2")
+    ec2 = stub("ec2", once=True)
     ec2.add_client_error("run_instances", "InsufficientInstanceCapacity", expected_params=launch_parameters("subnet-a"))
     ec2.add_response("run_instances", {"Instances": [{"InstanceId": "i-2"}]}, launch_parameters("subnet-b"))
     assert instances.launch_instance(session, tags, NAME, LAUNCH) == "i-2"
@@ -94,20 +94,20 @@ def test_a_launch_goes_on_to_the_next_zone_with_capacity(session, stub, tags):
 
 def test_no_capacity_anywhere_is_an_error_of_its_own(session, stub, tags):
     for _ in LAUNCH.subnet_ids:
-        stub("ec2").add_client_error("run_instances", "InsufficientInstanceCapacity")
+        stub("ec2", once=True).add_client_error("run_instances", "InsufficientInstanceCapacity")
     with pytest.raises(CapacityMissing):
         instances.launch_instance(session, tags, NAME, LAUNCH)
 
 
 def test_another_refusal_is_not_tried_elsewhere(session, stub, tags):
-    stub("ec2").add_client_error("run_instances", "InvalidParameterValue")
+    stub("ec2", once=True).add_client_error("run_instances", "InvalidParameterValue")
     with pytest.raises(CloudFailed, match="InvalidParameterValue"):
         instances.launch_instance(session, tags, NAME, LAUNCH)
 
 
 @pytest.mark.parametrize("code, allowed", [("DryRunOperation", True), ("UnauthorizedOperation", False)])
 def test_a_dry_run_says_whether_a_launch_is_allowed(session, stub, code, allowed):
-    stub("ec2").add_client_error("run_instances", code)
+    stub("ec2", once=True).add_client_error("run_instances", code)
     if allowed:
         instances.may_launch(session, "ami-1", "t3.small")
     else:

@@ -78,7 +78,8 @@ def test_the_code_is_found_beneath_the_error_of_the_tree():
     [
         (client_error("InternalError", status=500), True),
         (client_error("InvalidParameterValue"), False),
-        (client_error("RequestLimitExceeded", status=503), True),
+        (client_error("RequestLimitExceeded", status=503), False),
+        (client_error("InsufficientInstanceCapacity", status=500), False),
         (ReadTimeoutError(endpoint_url="https://x"), True),
         (NoCredentialsError(), False),
     ],
