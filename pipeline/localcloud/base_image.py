@@ -190,7 +190,7 @@ def pack_overlay(archive: Path, sources: Sources, suite: Suite) -> None:
     with tarfile.open(archive, "w") as tar:
         for path, content in sorted(files.items()):
             entry = tarfile.TarInfo(str(path))
-            entry.size, entry.mode = len(content), 0o644
+            entry.size, entry.mode = len(content), 0o755 if content.startswith(b"#!") else 0o644
             tar.addfile(entry, io.BytesIO(content))
 
 
