@@ -15,6 +15,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+import urllib.parse
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ SIZE_GIB = 4
 BIOS_BOOT_SECTOR = 2048
 ESP_SECTOR = 8192
 ROOT_SECTOR = 73728
+# The guest's way to the host in the default VPC: gateway_address() of network.py.
+GATEWAY = "172.31.0.1"
 END_SECTOR = SIZE_GIB * 2**30 // SECTOR - 2048
 DEADLINE_SECONDS = 1800.0
 
@@ -187,11 +190,30 @@ def pack_overlay(archive: Path, sources: Sources, suite: Suite) -> None:
         if path.is_file()
     }
     files[Path("etc/apt/sources.list.d/debian.sources")] = apt_sources.encode()
+    files |= proxy_files(sources.proxy)
     with tarfile.open(archive, "w") as tar:
         for path, content in sorted(files.items()):
             entry = tarfile.TarInfo(str(path))
             entry.size, entry.mode = len(content), 0o755 if content.startswith(b"#!") else 0o644
             tar.addfile(entry, io.BytesIO(content))
+
+
+def proxy_files(proxy: str | None) -> dict[Path, bytes]:
+    """Return what tells the guest of this host's proxy; a proxy on the host's loopback is the gateway to the guest.
+
+    Nothing is handed on of a proxy that wants a password: an image is no place for one.
+    """
+    parts = urllib.parse.urlsplit(proxy or "")
+    if not parts.hostname or parts.username or parts.password:
+        return {}
+    host = GATEWAY if parts.hostname == "localhost" or parts.hostname.startswith("127.") else parts.hostname
+    address = f"http://{host}:{parts.port or 80}"
+    names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+    environment = [f"{name}={address}" for name in names] + ["no_proxy=localhost,127.0.0.1,169.254.169.254"]
+    return {
+        Path("etc/apt/apt.conf.d/01proxy"): f'Acquire::http::Proxy "{address}";\n'.encode(),
+        Path("etc/environment"): ("\n".join(environment) + "\n").encode(),
+    }
 
 
 def install_packages(
