@@ -5,6 +5,8 @@ BIOS-boot partition by hand, so nothing is mounted and no loop device is needed.
 subordinate ids (/etc/subuid). `recipe/` beside this file holds what goes into the image.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -17,7 +19,7 @@ import tempfile
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -108,10 +110,19 @@ def make_base_image(suite: Suite, cache: Path, report: Callable[[str], None]) ->
     path = cache / f"debian-{RELEASES[suite]}-{digest[:16]}.raw"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=cache) as folder:
-            made = build_image(suite, sources, uuid.uuid5(uuid.NAMESPACE_OID, digest), Path(folder), report)
-            made.rename(path)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=cache) as folder, one_at_a_time(cache):
+            if not path.exists():
+                made = build_image(suite, sources, uuid.uuid5(uuid.NAMESPACE_OID, digest), Path(folder), report)
+                made.rename(path)
     return describe_image(suite, path)
+
+
+@contextlib.contextmanager
+def one_at_a_time(cache: Path) -> Iterator[None]:
+    """Let other processes wait that would make the same image at the same time."""
+    with (cache / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def default_cache() -> Path:

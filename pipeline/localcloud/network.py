@@ -112,8 +112,8 @@ class PortProxy:
     """The way to a guest from outside: listens on its public address, for ports of which the guest's answers.
 
     `dial` connects to a port of the guest; it returns only a connection that the guest itself accepted, and raises
-    OSError otherwise. `may_connect(port, source)` is asked at each connection; `ports` says which ports to look after (of
-    more than 64 the lowest are served). Whatever a callable raises counts as a no.
+    OSError otherwise. `may_connect(port, source)` is asked at each connection; `ports` says which ports to look
+    after (of more than 64 the lowest are served). Whatever a callable raises counts as a no.
     """
 
     def __init__(

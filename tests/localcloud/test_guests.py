@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.localcloud import guests
 from pipeline.localcloud.authority import Authority
-from pipeline.localcloud.base_image import make_base_image
+from pipeline.localcloud.base_image import default_cache, make_base_image
 from pipeline.localcloud.disks import DiskStore
 from pipeline.localcloud.guests import Guest, GuestSettings
 from pipeline.localcloud.metadata import InstanceView, MetadataServer
@@ -138,8 +138,6 @@ def wait_until(condition: Callable[[], bool], guest: Guest, deadline_seconds: fl
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiskStore]:
-    from pipeline.localcloud.base_image import default_cache
-
     image = make_base_image("bookworm", default_cache(), print)
     disks = DiskStore(tmp_path_factory.mktemp("disks"))
     disks.import_snapshot("snap-base", image.path, image.size_gib)
@@ -186,3 +184,28 @@ def test_a_guest_from_launch_to_the_boot_of_its_own_snapshot(store: DiskStore, t
         assert second.ssh("curl -s -m 5 http://deb.debian.org/ >/dev/null || echo shut").strip() == "shut"
     finally:
         second.close()
+
+
+@pytest.mark.end_to_end
+def test_debian_13_boots_by_uefi_and_reboots(tmp_path: Path) -> None:
+    image = make_base_image("trixie", default_cache(), print)
+    disks = DiskStore(tmp_path / "disks")
+    disks.import_snapshot("snap-base", image.path, image.size_gib)
+    disks.create_volume("vol-1", image.size_gib, "snap-base")
+    machine = Machine(tmp_path, disks, "vol-1", boot_mode="uefi")
+    try:
+        machine.wait_for_port()
+        print(f"cloud-init: {machine.ssh('cloud-init status --wait; cloud-init --version 2>&1').split()}")
+        print(f"cloud-init done after {time.monotonic() - machine.started:.1f} s")
+        machine.ssh("test -d /sys/firmware/efi && sudo update-grub 2>&1 && test $(systemctl --failed | grep -c ●) = 0")
+        before = machine.ssh("cat /proc/sys/kernel/random/boot_id")
+        machine.guest.reboot()
+        wait_until(
+            lambda: 22 not in machine.proxy.open_ports() or b"Rebooting" in machine.guest.console(), machine.guest
+        )
+        wait_until(lambda: machine.guest.console().count(b"running 'init-local'") == 2, machine.guest)
+        machine.wait_for_port()
+        assert machine.ssh("cat /proc/sys/kernel/random/boot_id") != before
+        assert not machine.exits
+    finally:
+        machine.close()

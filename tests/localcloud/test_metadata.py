@@ -48,9 +48,8 @@ class UnixConnection(http.client.HTTPConnection):
 class Service:
     """A served instance whose view a test may change."""
 
-    def __init__(self, folder: Path) -> None:
-        self.view = VIEW
-        self.authority = Authority(folder / "authority")
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        self.view, self.authority = VIEW, authority
         self.server = MetadataServer(folder / "m", self.authority)
         self.path = self.server.serve(VIEW.instance_id, lambda: self.view)
 
@@ -69,9 +68,14 @@ class Service:
         return body
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    made = Service(tmp_path)
+def service(tmp_path: Path, authority: Authority) -> Iterator[Service]:
+    made = Service(tmp_path, authority)
     yield made
     made.server.close_all()
 
@@ -216,7 +220,7 @@ def test_a_closed_instance_is_not_served_any_more(service: Service) -> None:
         service.ask("/latest/")
 
 
-def test_a_deep_directory_still_gets_a_socket(tmp_path: Path) -> None:
-    server = MetadataServer(tmp_path / ("deep" * 30), Authority(tmp_path))
+def test_a_deep_directory_still_gets_a_socket(tmp_path: Path, authority: Authority) -> None:
+    server = MetadataServer(tmp_path / ("deep" * 30), authority)
     assert len(str(server.serve("i-0123456789abcdef0", VIEW))) < 108
     server.close_all()
