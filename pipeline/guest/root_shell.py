@@ -14,6 +14,7 @@ from typing import Protocol
 
 from pipeline.errors import GuestUnreachable
 from pipeline.guest.environment import PRELUDE
+from pipeline.guest.program import visible
 
 DEADLINE_SECONDS = 300.0
 BATCH_BYTES = 512 * 1024
@@ -34,8 +35,7 @@ while IFS= read -r count; do
     done
     ( exec </dev/null >out 2>err; cd /; umask 022; set --; eval "$command" )
     printf '%s %s\n' "$1" "$?"
-    wc -c out err
-    cat out err
+    wc -c out err && cat out err || exit 1
 done
 """
 
@@ -80,9 +80,12 @@ class RootShell:
         self.about = {"resource": resource, "region": region}
         self.unread = b""
         self.lost = ""
+        self.noise = ""
         ends = time.monotonic() + DEADLINE_SECONDS
-        while not self.read_line(ends).endswith(self.nonce + b" ready"):
-            pass
+        line = b""
+        while not line.endswith(self.nonce + b" ready"):
+            line = self.read_line(ends)
+            self.noise = "" if line.endswith(b" ready") else to_text(line)
 
     def run(self, command: str, deadline_seconds: float = DEADLINE_SECONDS) -> Output:
         """Run one command. Raises GuestUnreachable when it does not end in time, or when the connection broke."""
@@ -123,7 +126,7 @@ class RootShell:
             out_size, err_size, _ = (int(self.read_line(ends).split()[0]) for _ in range(3))
             exit_status = int(words[1])
         except (ValueError, IndexError) as error:
-            raise self.lose("its files under /run are gone, or /run is full") from error
+            raise self.lose("its answer is no answer") from error
         return Output(exit_status, to_text(self.read_bytes(out_size, ends)), to_text(self.read_bytes(err_size, ends)))
 
     def read_line(self, ends: float) -> bytes:
@@ -153,7 +156,7 @@ class RootShell:
         except GuestUnreachable as error:
             raise self.lose(error.message) from error
         if not part:
-            raise self.lose(self.stream.complaint() or to_text(self.unread).strip() or "it has ended")
+            raise self.lose(self.stream.complaint() or visible(self.noise).strip() or "it has ended")
         return part
 
     def lose(self, reason: str) -> GuestUnreachable:

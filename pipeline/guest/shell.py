@@ -33,6 +33,8 @@ REFUSALS_SECONDS = 60.0
 """So long a refused login is tried again: sshd may answer before cloud-init has written the key, or before pam_nologin
 lets anybody in."""
 RECONNECT_SECONDS = 120.0
+RECONNECT_REFUSALS_SECONDS = 5.0
+"""The key was good a moment ago: a refusal after a break means that it was removed."""
 CONNECTIONS = 5
 """That one guest program may use up."""
 KEEPALIVE_SECONDS = 15
@@ -462,7 +464,7 @@ class Shell:
     def reconnect(self, deadline_seconds: float) -> None:
         """Connect again after a break. Raises GuestUnreachable, also when our key is gone from the guest by now."""
         self.close()
-        self.transport = open_transport(self.login, deadline_seconds)
+        self.transport = open_transport(self.login, deadline_seconds, RECONNECT_REFUSALS_SECONDS)
 
     def close(self) -> None:
         """Close the connection. What was started and left goes on."""

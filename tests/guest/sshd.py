@@ -82,9 +82,9 @@ def free_port() -> int:
 class Relay:
     """Forwards connections to a port, each byte late by `delay_seconds` one way; `cut()` breaks all of them."""
 
-    def __init__(self, port: int, delay_seconds: float = 0.0) -> None:
-        self.target, self.delay = port, delay_seconds
-        self.listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, target: int, delay_seconds: float = 0.0, port: int = 0) -> None:
+        self.target, self.delay = target, delay_seconds
+        self.listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self.listener.getsockname()[1])
         self.open: list[socket.socket] = []
         self.accepted = 0
