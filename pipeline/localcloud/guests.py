@@ -40,6 +40,7 @@ PROBE_FIRMWARE = Path("/usr/share/ovmf/OVMF.fd")
 PROBE_SECONDS = 20.0
 START_SECONDS = 30.0
 DIAL_SECONDS = 1.0
+DIAL_POLL_SECONDS = 0.1
 REBOOT_SECONDS = 240.0
 
 
@@ -269,7 +270,13 @@ class Guest:
             self._running_monitor().execute("system_powerdown")
 
     def _take_event(self, event: str, data: dict[str, Any]) -> None:
-        """QEMU pauses when the guest has shut down: then it is reset for a reboot, and ended otherwise."""
+        """QEMU pauses when the guest has shut down: then it is reset for a reboot, and ended otherwise.
+
+        It pauses too when the host's disk is full, which the console then says.
+        """
+        if event == "BLOCK_IO_ERROR" and data.get("nospace"):
+            with (self.directory / "console.log").open("ab") as console:
+                console.write(b"\r\nlocal cloud: the host's disk is full; the guest is paused\r\n")
         if event == "SHUTDOWN" and data.get("reason") != "host-qmp-quit":
             threading.Thread(target=self._after_shutdown, daemon=True).start()
 
@@ -298,7 +305,7 @@ class Guest:
         ours = int(connection.getsockname()[1])
         deadline = time.monotonic() + DIAL_SECONDS
         while time.monotonic() < deadline:
-            if select.select([connection], [], [], 0.02)[0]:
+            if select.select([connection], [], [], DIAL_POLL_SECONDS)[0]:
                 if connection.recv(1, socket.MSG_PEEK):
                     return
                 raise ConnectionRefusedError(f"{self.settings.instance_id} refuses port {port}")

@@ -3,6 +3,9 @@
 QEMU's user network must hold the guest's address and the link-local ones in one prefix, so a guest in 172.31.x gets
 168.0.0.0/5, and cannot reach the public addresses 168.0.0.0 to 175.255.255.255. A guest in 10.x would need 0.0.0.0/0,
 which QEMU refuses.
+
+QEMU's own forwards listen on 127.0.0.1 at ports of the kernel's choice: other users of the host who find one pass by
+the security groups.
 """
 
 import contextlib
