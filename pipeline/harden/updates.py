@@ -18,7 +18,7 @@ def steps(facts: Facts, options: UpdatesOptions) -> tuple[Step, ...]:
     by_dnf = facts.package_manager != "apt"
     found: list[Step] = []
     if options.at_build != "none":
-        upgrade = dnf_upgrade(facts.package_manager, options) if by_dnf else FRESH_LISTS + now[options.at_build]
+        upgrade = dnf_upgrade(facts.package_manager, options) if by_dnf else now[options.at_build]
         found.append(Step("updates", ("H16",), f"update packages: {options.at_build}", upgrade + REPORT_REBOOT))
     if options.periodic:
         found.append(dnf_periodic(facts.package_manager) if by_dnf else apt_periodic())
@@ -55,15 +55,20 @@ fi
 """
 )
 
-UPGRADE_ALL = """
+UPGRADE_ALL = (
+    FRESH_LISTS
+    + """
 before=$(dpkg-query -W | cksum)
 if apt -s --with-new-pkgs upgrade 2>/dev/null | grep -q '^Inst '; then
     apt --with-new-pkgs upgrade
 fi
 after=$(dpkg-query -W | cksum)
 """
+)
 
-UPGRADE_SECURITY = """
+UPGRADE_SECURITY = (
+    FRESH_LISTS
+    + """
 before=$(dpkg-query -W | cksum)
 packages=$(apt -s --with-new-pkgs upgrade 2>/dev/null | sed -n 's/^Inst \\([^ ]*\\) .*-[Ss]ecurity.*/\\1/p')
 if [ -n "$packages" ]; then
@@ -71,6 +76,7 @@ if [ -n "$packages" ]; then
 fi
 after=$(dpkg-query -W | cksum)
 """
+)
 
 REPORT_REBOOT = """
 newest=$(ls /lib/modules 2>/dev/null | sort -V | tail -n 1)

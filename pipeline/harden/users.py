@@ -113,7 +113,8 @@ ENTRY
 [ "${full_name%%,*}" = "$wanted_name" ]
 [ "$shell" = "$wanted_shell" ]
 [ "$(stat -c %u "$home")" = "$uid" ]
-own=$(id -gn "$name") present=$(id -nG "$name")
+present=$(id -nG "$name")
+own=${present%% *}
 for group in $wanted_groups; do
     case " $present " in *" $group "*) ;; *) exit 1 ;; esac
 done

@@ -2,7 +2,7 @@
 
 from pipeline.guest.step import Step
 from pipeline.guest.variables import assign
-from pipeline.scrub.removal import removal
+from pipeline.scrub.removal import prelude, removal
 from pipeline.spec import Spec
 
 CERTIFICATES = "pk-*.pem cert-*.pem .ec2 .eucarc .euca"
@@ -24,7 +24,7 @@ def steps(spec: Spec) -> tuple[Step, ...]:
     """Return the steps that remove credential files, and take credentials out of settings that must stay."""
     under_etc = "under /etc/boto.cfg /etc/passwd-s3fs /etc/aws /root/.config/gcloud"
     auth = "under /etc/apt/auth.conf '/etc/apt/auth.conf.d/*' /etc/containers/auth.json /run/containers/0/auth.json"
-    variables = assign(variables=VARIABLES) + SETTINGS
+    variables = prelude(spec) + assign(variables=VARIABLES) + SETTINGS
     return (
         removal(
             spec, "credentials", ("S05",), "remove X.509 certificates and keys of EC2", f"in_homes '{CERTIFICATES}'"
@@ -56,22 +56,18 @@ settings() {
         find /etc/profile.d /etc/environment.d /etc/apt/apt.conf.d /etc/apt/sources.list.d /etc/dnf/vars \
             /etc/yum.repos.d /etc/systemd/system /etc/systemd/system.conf.d /etc/systemd/user.conf.d \
             -type f 2>/dev/null || :
-        awk -F: '{ print $6 }' /etc/passwd | sort -u | while IFS= read -r home; do
+        homes | while IFS= read -r home; do
             for name in .profile .bashrc .bash_profile .bash_login .bash_aliases .zshrc .zshenv .zprofile .kshrc \
                 .pam_environment .curlrc .wgetrc .gitconfig .config/git/config .config/environment.d/*; do
                 printf '%s\n' "$home/$name"
             done
         done
-    } | while IFS= read -r file; do if [ -f "$file" ]; then printf '%s\n' "$file"; fi; done
+    } | while IFS= read -r file; do if [ -f "$file" ]; then printf '%s\0' "$file"; fi; done
 }
 user_in_address='://[^/@[:space:]"]+:[^/@[:space:]"]+@'
 keyword='(export|setenv|set -gx|Environment=)[[:space:]]*'
 assignment="^[[:space:]]*($keyword)?[\"']?($variables)[[:space:]]*[= ][\"']?[^\$[:space:]\"']"
-with_credentials() {
-    while IFS= read -r file; do
-        if grep -qE -e "$user_in_address" -e "$assignment" "$file"; then printf '%s\n' "$file"; fi
-    done
-}
+with_credentials() { xargs -0 -r grep -lE -e "$user_in_address" -e "$assignment" || :; }
 """
 """An assignment of another variable's value (`=$NAME`) is no credential."""
 

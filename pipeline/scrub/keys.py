@@ -17,7 +17,7 @@ def steps(spec: Spec) -> tuple[Step, ...]:
             "keys",
             ("S02",),
             "remove every other authorized key and certificate authority",
-            authorized_keys(spec) + "found | sort -u | remove",
+            authorized_keys(spec) + "found | remove",
             authorized_keys(spec) + '[ -z "$(found)" ]',
         ),
         removal(spec, "keys", ("S01",), "remove host keys; the first boot makes new ones", HOST_KEYS),
@@ -97,14 +97,17 @@ HOST_KEYS = (
 )
 
 PRIVATE_KEYS = r"""
+mark='-----BEGIN ([A-Z]+ )*PRIVATE KEY'
 {
-    homes | while IFS= read -r home; do find "$home/.ssh" -mindepth 1 ! -name 'authorized_keys*' 2>/dev/null || :; done
-    own_homes | while IFS= read -r home; do
-        find "$home" -xdev -maxdepth 2 -type f \( -name '*.pem' -o -name '*.ppk' -o -name 'id_rsa*' -o -name 'id_dsa*' \
-            -o -name 'id_ecdsa*' -o -name 'id_ed25519*' \) || :
-        find "$home" -xdev -type f -size -64k -exec grep -lE -e '-----BEGIN ([A-Z]+ )*PRIVATE KEY' {} + 2>/dev/null || :
+    homes | while IFS= read -r home; do
+        for file in "$home"/.ssh/* "$home"/.ssh/.[!.]*; do
+            case $file in */authorized_keys*) ;; *) printf '%s\n' "$file" ;; esac
+        done
     done
-    find /tmp /var/tmp -xdev -type f -size -64k -exec grep -lE -e '-----BEGIN ([A-Z]+ )*PRIVATE KEY' {} + || :
+    own=$(own_homes)
+    find $own -xdev -maxdepth 2 -type f \( -name '*.pem' -o -name '*.ppk' -o -name 'id_rsa*' -o -name 'id_dsa*' \
+        -o -name 'id_ecdsa*' -o -name 'id_ed25519*' \) || :
+    find $own /tmp /var/tmp -xdev -type f -size -64k -exec grep -lE -e "$mark" {} + || :
     printf '%s\n' /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2
-} | present
+} 2>/dev/null | present
 """

@@ -8,13 +8,10 @@ BACKUPS = r"""
 {
     printf '%s\n' /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid- /var/backups/* \
         /var/lib/dpkg/*-old /var/cache/debconf/*-old
-    { printf '%s\n' /etc /usr/local /opt /srv; own_homes; } | while IFS= read -r folder; do
-        find "$folder" -xdev ! -type d \( -name '*.bak' -o -name '*~' -o -name '.*.sw[op]' -o -name '*.dpkg-old' \
-            -o -name '*.dpkg-new' -o -name '*.dpkg-dist' -o -name '*.dpkg-tmp' -o -name '*.ucf-old' \
-            -o -name '*.ucf-dist' -o -name '*.rpmsave' -o -name '*.rpmorig' -o -name '*.rpmnew' -o -name '*.orig' \
-            -o -name '*.assay-new' \) \
-            2>/dev/null || :
-    done
+    find /etc /usr/local /opt /srv $(own_homes) -xdev ! -type d \( -name '*.bak' -o -name '*~' -o -name '.*.sw[op]' \
+        -o -name '*.dpkg-old' -o -name '*.dpkg-new' -o -name '*.dpkg-dist' -o -name '*.dpkg-tmp' -o -name '*.ucf-old' \
+        -o -name '*.ucf-dist' -o -name '*.rpmsave' -o -name '*.rpmorig' -o -name '*.rpmnew' -o -name '*.orig' \
+        -o -name '*.assay-new' \) 2>/dev/null || :
 } | present
 """
 
@@ -47,9 +44,8 @@ under '/core' '/core.[0-9]*' '/root/core' '/root/core.[0-9]*' '/var/lib/apport/c
 """
 
 CHECKOUTS = r"""
-for folder in /opt /srv /usr/local /etc $(own_homes); do
-    find "$folder" -xdev \( -name .git -o -name .svn -o -name .hg \) -prune -print 2>/dev/null || :
-done | present
+find /opt /srv /usr/local /etc $(own_homes) -xdev \( -name .git -o -name .svn -o -name .hg \) -prune -print \
+    2>/dev/null | present
 """
 
 SUDO = r"""

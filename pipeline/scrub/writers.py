@@ -35,24 +35,27 @@ SYSTEMD_ONLY = "if [ ! -d /run/systemd/system ]; then exit 0; fi\n"
 
 FIND_RUNNING = f"""
 running() {{
-    systemctl list-units --plain --no-legend --state=active --type=timer | awk '{{ print $1 }}'
-    systemctl list-units --plain --no-legend --state=active {UNITS} | awk '{{ print $1 }}'
+    systemctl list-units --plain --no-legend --state=active '*.timer' {UNITS} | while read -r unit rest; do
+        printf '%s\\n' "$unit"
+    done
 }}
 """
 
 ARE_WRITERS_STOPPED = f'{SYSTEMD_ONLY}{FIND_RUNNING}[ -z "$(running)" ]'
 
 STOP_WRITERS = f"""{SYSTEMD_ONLY}{FIND_RUNNING}
+units=$(running)
+case $units in *auditd*) auditctl -e 0 || :; systemctl kill auditd || : ;; esac
 # Whoever is in the middle of an installation may finish it.
-systemctl stop $(running | grep -v '^auditd') || :
-if systemctl is-active --quiet auditd; then auditctl -e 0 || :; systemctl kill auditd || :; fi
+systemctl stop $units || :
 """
 """auditd refuses `systemctl stop`, by its unit file."""
 
 IS_JOURNAL_IN_MEMORY = f"""{SYSTEMD_ONLY}
 [ -f /run/systemd/journald.conf.d/99-assay.conf ]
-for file in /proc/$(cat /run/systemd/journal/pid 2>/dev/null || pidof systemd-journald)/fd/*; do
-    case $(readlink "$file" || :) in /var/log/*) exit 1 ;; esac
+for pid in /proc/[0-9]*; do
+    read -r name 2>/dev/null <"$pid/comm" || continue
+    case $name in systemd-journal*) [ -z "$(find "$pid/fd" -lname '/var/log/*')" ] ;; esac
 done
 """
 
@@ -65,11 +68,9 @@ systemctl restart systemd-journald.service
 
 HELD = r"""
 held() {
-    for file in /proc/[0-9]*/fd/*; do
-        case $(readlink "$file" 2>/dev/null || :) in
-        /dev/* | /memfd:* | /proc/* | /run/* | /SYSV*) ;;
-        /*" (deleted)") if [ -f "$file" ] && [ -s "$file" ]; then printf '%s\n' "$file"; fi ;;
-        esac
+    find /proc/[0-9]*/fd -maxdepth 1 -type l -lname '/* (deleted)' ! -lname '/dev/*' ! -lname '/memfd:*' \
+        ! -lname '/run/*' 2>/dev/null | while IFS= read -r file; do
+        if [ -f "$file" ] && [ -s "$file" ]; then printf '%s\n' "$file"; fi
     done
 }
 """
