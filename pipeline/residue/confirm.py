@@ -158,7 +158,7 @@ def der_private_key(match: Match) -> bytes | None:
     """Accept DER that loads as a private key."""
     data = match[0]
     length = der_length(data)
-    if length is None or length > len(data):
+    if length is None or length > len(data) or len(set(data[16:length])) < 20:
         return None
     try:
         serialization.load_der_private_key(data[:length], None)
@@ -254,11 +254,11 @@ def docker_auth(match: Match) -> bytes | None:
 # Traces.
 
 COMMANDS = b"""
-apt apt-get ansible ansible-playbook aws az cat cd chmod chown cp crontab curl date df dnf docker du echo env export
-find gcloud git grep helm history htop htpasswd id ip journalctl kill kubectl less ll ln ls make man mkdir mv mysql
-mysqldump nano netstat npm openssl passwd ping pip pip3 podman printenv ps psql pwd python python3 reboot redis-cli rm rsync scp
-screen service shutdown source ssh ssh-keygen sshpass ss su sudo systemctl tail tar terraform tmux top touch uname unset
-useradd usermod vi vim wget whoami yum exit clear
+apt apt-get ansible ansible-playbook aws az cat cd chmod chown cp crontab curl date df dnf docker du echo env
+export find gcloud git grep helm history htop htpasswd id ip journalctl kill kubectl less ll ln ls make man
+mkdir mv mysql mysqldump nano netstat npm openssl passwd ping pip pip3 podman printenv ps psql pwd python
+python3 reboot redis-cli rm rsync scp screen service shutdown source ssh ssh-keygen sshpass ss su sudo
+systemctl tail tar terraform tmux top touch uname unset useradd usermod vi vim wget whoami yum exit clear
 """
 COMMAND = re.compile(rb"(?:" + b"|".join(map(re.escape, COMMANDS.split())) + rb")(?: |$)")
 SCRIPT = re.compile(

@@ -24,6 +24,8 @@ class Match:
     detail: str = ""
     inside: tuple[str, ...] = ()
     """The containers that it was in, outermost first; then `offset` is in the innermost one."""
+    disk_offset: int = 0
+    """Where on the disk it lies, or the outermost container begins."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,13 @@ class Searcher:
 class Stream:
     """One sequence of bytes that is being scanned: a disk, or the inside of a container."""
 
-    def __init__(self, searcher: Searcher, budget: Budget | None = None, inside: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, searcher: Searcher, budget: Budget | None = None, inside: tuple[str, ...] = (), disk_offset: int = 0
+    ) -> None:
         self.searcher = searcher
         self.budget = budget or Budget()
         self.inside = inside
+        self.disk_offset = disk_offset
         self.members: list[Member] = []
         self.previous = NOTHING
         self.current = NOTHING
@@ -118,14 +123,9 @@ class Stream:
             window, start = self.window(place - back, place + forth, following)
             sighting = rule.examine(window, place - start, trigger)
             if sighting:
-                yield Match(
-                    rule,
-                    self.current.offset + place,
-                    trigger.encoding,
-                    sighting.fingerprint,
-                    sighting.detail,
-                    self.inside,
-                )
+                offset = self.current.offset + place
+                on_disk = self.disk_offset if self.inside else offset
+                yield Match(rule, offset, trigger.encoding, sighting.fingerprint, sighting.detail, self.inside, on_disk)
 
     def window(self, start: int, end: int, following: bytes) -> tuple[bytes, int]:
         """Return the bytes from `start` to `end`, relative to the current chunk, and where they really begin."""
@@ -154,7 +154,8 @@ class Stream:
             self.budget.stopped.append(f"{label}: nested too deep, or too many at once")
             return
         self.budget.opened += 1
-        member = Member(decompressor, Stream(self.searcher, self.budget, (*self.inside, label)))
+        begins = self.disk_offset if self.inside else self.current.offset + place
+        member = Member(decompressor, Stream(self.searcher, self.budget, (*self.inside, label), begins))
         data, _ = self.window(place, len(self.current.data), b"")
         yield from member.feed(data)
         if not member.done:

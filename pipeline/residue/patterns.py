@@ -972,9 +972,9 @@ TRACES = (
         "S21",
         "hibernation image",
         (rb"S1SUSPEND\x00",),
-        rb"S1SUSPEND\x00",
+        rb"\x01\x00\x00\x00.{3058}S1SUSPEND\x00",
         confirm.always,
-        before=0,
+        before=3062,
         plain_only=True,
     ),
 )

@@ -1,4 +1,4 @@
-"""The proof on raw blocks: every written block is read once, searched, and pinned by a digest (R01, R03, R06)."""
+"""The proof on raw blocks: every written block is read once, searched, and pinned by a digest (R01-R06)."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,8 +9,11 @@ from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue.blocks import BlockSource
 from pipeline.residue.containers import Budget
 from pipeline.residue.engine import Match, Searcher, Stream, zeros
+from pipeline.residue.locate import Locator, first_line
+from pipeline.residue.named import NAMED
 from pipeline.residue.rules import Rule
 from pipeline.residue.secrets import BuildSecret
+from pipeline.residue.sift import Allowed, Sieve, Sifted, finding_of, fragmented_matches
 
 Progress = Callable[[str, int, int], None]
 """Called with a text, the bytes done and the bytes to do."""
@@ -23,21 +26,18 @@ class Reading:
     source: BlockSource
     progress: Progress
     unreadable: list[tuple[int, str]] = field(default_factory=list)
-    hashing: bool = True
+    bytes_read: int = 0
 
     def __post_init__(self) -> None:
         self.digest = hashlib.sha256(b"assay blocks 1 %d %d\n" % (self.source.size_bytes, self.source.block_size))
-        self.bytes_read = 0
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
         """Yield (offset, data) of every block that could be read; the others are in `unreadable`."""
         wanted = list(self.source.indices())
         size = self.source.block_size
-        done = 0
         if not wanted:
             self.unreadable.append((0, "the disk has no written block: there is nothing to prove"))
-        for index, data in guarded(self.source, wanted):
-            done += 1
+        for done, (index, data) in enumerate(guarded(self.source, wanted), 1):
             if isinstance(data, AssayError):
                 self.unreadable.append((index, data.message))
                 continue
@@ -49,7 +49,7 @@ class Reading:
     def take(self, index: int, data: bytes) -> None:
         """Add a block to the digest. Zeros do not count: a copy may have them written or not."""
         self.bytes_read += len(data)
-        if self.hashing and data != zeros(len(data)):
+        if data != zeros(len(data)):
             self.digest.update(index.to_bytes(8, "big") + hashlib.sha256(data).digest())
 
 
@@ -72,85 +72,88 @@ def prove_raw(
     secrets: Sequence[BuildSecret],
     patterns: Sequence[Rule] = (),
     progress: Progress = lambda text, done, total: None,
+    allowed: Allowed | None = None,
 ) -> tuple[tuple[Result, ...], tuple[Finding, ...], str]:
-    """Search every written block for a build's secrets and for patterns (R03, R04). Return (results, findings, digest).
+    """Search every written block for a build's secrets and for patterns. Return (results, findings, digest).
 
-    The digest pins the content: sha256 over the numbers and hashes of all blocks that are not zeros. A range that could
-    not be read makes every result `unreachable`, never a pass. Raises nothing for what it finds.
+    With patterns, files that must not ship by their names are findings too. `allowed` is what the spec lets stay. The
+    digest pins the content: sha256 over the numbers and hashes of all blocks that are not zeros. A range that could not
+    be read makes every result `unreachable`, never a pass. Raises nothing for what it finds.
     """
+    allowed = allowed or Allowed()
     rules: tuple[Rule, ...] = (*secrets, *patterns)
     searcher = Searcher(rules)
-    reading = Reading(source, progress)
-    budget = Budget()
-    stream = Stream(searcher, budget)
-    matches: list[Match] = []
-    for offset, data in reading.blocks():
-        matches += stream.feed(offset, data)
-    matches += stream.finish()
-    findings = tuple(finding_of(match) for match in merged(matches))
+    reading, budget = Reading(source, progress), Budget()
+    matches = search(reading, searcher, budget)
+    locator = Locator(source)
+    sieve = Sieve(locator, allowed)
+    try:
+        matches += fragmented_matches(locator, searcher, budget)
+        sifted = sieve.sift(matches)
+        named = tuple(sieve.named()) if patterns else ()
+    except (AssayError, OSError, RuntimeError) as problem:
+        locator.problems.append(f"reading the file systems broke off: {first_line(problem)}")
+        sifted, named = Sifted([(match, sieve.nowhere(match)) for match in matches]), ()
+    findings = (*(finding_of(match, place, allowed) for match, place in sifted.located), *named)
     results = (
-        *results_of(rules, matches, reading),
+        *results_of(rules, sifted, named, reading),
         reading_result(reading, searcher.matcher.name),
+        location_result(locator, sifted, reading),
         containers_result(budget, reading),
     )
     return results, findings, reading.digest.hexdigest()
 
 
-def merged(matches: Sequence[Match]) -> list[Match]:
-    """Return matches without those that say the same of the same place: a key is found by each of its halves."""
-    kept: list[Match] = []
-    last: dict[tuple[str, str, tuple[str, ...]], int] = {}
-    for match in sorted(matches, key=lambda match: (match.inside, match.offset)):
-        what = (match.rule.identity, match.fingerprint, match.inside)
-        if match.offset - last.get(what, -1 << 62) > 512:
-            kept.append(match)
-        last[what] = match.offset
-    return kept
+def search(reading: Reading, searcher: Searcher, budget: Budget) -> list[Match]:
+    """Return all matches on a disk, in containers too."""
+    stream = Stream(searcher, budget)
+    matches: list[Match] = []
+    for offset, data in reading.blocks():
+        matches += stream.feed(offset, data)
+    matches += stream.finish()
+    return matches
 
 
-def finding_of(match: Match) -> Finding:
-    """Return a match as a finding: place, kind and fingerprint."""
-    place = " in ".join((f"offset {match.offset}", *reversed(match.inside)))
-    written = "" if match.encoding == "plain" else f"written as {match.encoding}"
-    return Finding(
-        control=match.rule.controls[0],
-        layer=Layer.RAW,
-        kind=match.rule.kind,
-        place=place,
-        fingerprint=match.fingerprint,
-        detail="; ".join(part for part in (match.rule.identity, written, match.detail) if part),
-    )
-
-
-def results_of(rules: Sequence[Rule], matches: Sequence[Match], reading: Reading) -> Iterator[Result]:
-    """Yield one result for each secret, and one for each control that patterns serve."""
-    found = {id(match.rule) for match in matches}
+def results_of(rules: Sequence[Rule], sifted: Sifted, named: Sequence[Finding], reading: Reading) -> Iterator[Result]:
+    """Yield one result for each secret, and one for each control that patterns or file names serve."""
+    found = {rule_key(match.rule): match.rule.kind for match, _ in sifted.located}
     for rule in rules:
         if isinstance(rule, BuildSecret):
-            yield result_of(f"{rule.identity} is on no block", "residue/secrets", (rule,), found, reading)
+            kinds = {rule.kind} if rule_key(rule) in found else set()
+            yield result_of(
+                f"{rule.identity} is on no block", "residue/secrets", rule.controls, kinds, reading, rule.unsearchable
+            )
     patterns = [rule for rule in rules if not isinstance(rule, BuildSecret)]
-    for control in sorted({rule.controls[0] for rule in patterns}):
-        serving = tuple(rule for rule in patterns if rule.controls[0] == control)
-        yield result_of(f"no residue of {control} on any block", "residue/patterns", serving, found, reading)
+    names = {rule.control for rule in NAMED} if patterns else set()
+    for control in sorted({rule.controls[0] for rule in patterns} | names):
+        serving = [rule for rule in patterns if rule.controls[0] == control]
+        kinds = {rule.kind for rule in serving if rule_key(rule) in found}
+        kinds |= {finding.kind for finding in named if finding.control == control}
+        also = dict.fromkeys((control, *(other for rule in serving for other in rule.controls)))
+        yield result_of(f"no residue of {control} on any block", "residue/patterns", tuple(also), kinds, reading)
 
 
-def result_of(title: str, source: str, rules: Sequence[Rule], found: set[int], reading: Reading) -> Result:
-    """Return what is known after the search for some rules. What was found fails, even if not all could be read."""
-    controls = tuple(dict.fromkeys(control for rule in rules for control in rule.controls))
-    kinds = sorted({rule.kind for rule in rules if id(rule) in found})
+def rule_key(rule: Rule) -> tuple[str, str]:
+    """Return what tells rules apart."""
+    return type(rule).__name__, rule.identity
+
+
+def result_of(
+    title: str, source: str, controls: tuple[str, ...], kinds: set[str], reading: Reading, unsearchable: str = ""
+) -> Result:
+    """Return what is known after a search. What was found fails, even if not all could be read."""
     status, detail = Status.PASS, ""
-    reason = next((rule.unsearchable for rule in rules if isinstance(rule, BuildSecret)), "")
     if kinds:
-        status, detail = Status.FAIL, "found: " + ", ".join(kinds)
+        status, detail = Status.FAIL, "found: " + ", ".join(sorted(kinds))
     elif reading.unreadable:
         status, detail = Status.UNREACHABLE, f"{len(reading.unreadable)} blocks could not be read"
-    elif reason:
-        status, detail = Status.NOT_APPLICABLE, reason
+    elif unsearchable:
+        status, detail = Status.NOT_APPLICABLE, unsearchable
     return Result(controls=controls, layer=Layer.RAW, status=status, title=title, source=source, detail=detail)
 
 
 def reading_result(reading: Reading, engine: str) -> Result:
-    """Return whether every written block was read, with the ranges that were not."""
+    """Return whether every written block was read, with the ranges that were not (R01)."""
     ranges = ", ".join(
         f"bytes {first * reading.source.block_size}-{(last + 1) * reading.source.block_size - 1}: {reason}"
         for first, last, reason in joined(reading.unreadable)
@@ -162,6 +165,18 @@ def reading_result(reading: Reading, engine: str) -> Result:
         title=f"every written block was read: {reading.bytes_read} bytes with {engine}",
         source="residue/proof",
         detail=ranges,
+    )
+
+
+def location_result(locator: Locator, sifted: Sifted, reading: Reading) -> Result:
+    """Return whether what the disk holds was understood, so that matches have places (R02)."""
+    return Result(
+        controls=("R02",),
+        layer=Layer.RAW,
+        status=Status.UNREACHABLE if locator.problems or reading.unreadable else Status.PASS,
+        title=f"file systems were read: {sifted.vouched} matches are packages' own, {sifted.waived} waived",
+        source="residue/locate",
+        detail="; ".join(locator.problems),
     )
 
 

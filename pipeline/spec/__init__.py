@@ -19,6 +19,7 @@ from pipeline.spec.model import (
     Sudo,
     UpdatesOptions,
     User,
+    Waiver,
 )
 from pipeline.spec.types import AccountId, Cidr, ImageId, UserName
 
@@ -44,6 +45,7 @@ __all__ = [
     "UpdatesOptions",
     "User",
     "UserName",
+    "Waiver",
     "export_schema",
     "load_part",
     "load_spec",

@@ -143,10 +143,20 @@ class Harden(Part):
     """Remove login users that the spec does not name: leavers (H11)."""
 
 
+class Waiver(Part):
+    """What the residue proof finds and what may stay for a time. It goes by its fingerprint, never by a path."""
+
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    reason: Annotated[str, Field(min_length=10)]
+    expires: date
+
+
 class Scrub(Part):
     """What is kept although it would be scrubbed. Nothing, unless it is named here."""
 
     keep_files: tuple[AbsolutePath, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+    """What the residue proof may find: by fingerprint, with a reason, until a date."""
     free_space: bool = True
     """Overwrite free blocks (S22). Without it, what was deleted while building is still on the image's disk."""
 

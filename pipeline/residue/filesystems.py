@@ -1,0 +1,329 @@
+"""Partitions and file systems of a disk, read only and without mounting: which file owns which bytes.
+
+pytsk3 reads the partition table; libfsext and libfsxfs read ext2-4 and XFS, through one and the same interface.
+"""
+
+import bisect
+import importlib
+import io
+import stat
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pipeline.residue.blocks import BlockSource, BlockUnreadable
+
+SECTOR = 512
+CACHED_BLOCKS = 32
+EXT_JOURNAL_INODE = 8
+
+
+class SourceFile(io.RawIOBase):
+    """A range of a disk as a file, as the file system libraries want it. Blocks that were never written are zeros."""
+
+    def __init__(self, source: BlockSource, start: int = 0, size: int | None = None) -> None:
+        self._source = source
+        self._written = frozenset(source.indices())
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._start = start
+        self._size = source.size_bytes - start if size is None else size
+        self._position = 0
+
+    def part(self, start: int, size: int) -> "SourceFile":
+        """Return a range of this file as a file of its own."""
+        other = SourceFile.__new__(SourceFile)
+        other.__dict__.update(self.__dict__, _start=self._start + start, _size=size, _position=0)
+        return other
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        size = min(size if size >= 0 else self._size, max(0, self._size - self._position))
+        data = self.read_at(self._position, size)
+        self._position += len(data)
+        return data
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return bytes from a place, cut off at the end of the range."""
+        size = max(0, min(size, self._size - offset))
+        block_size = self._source.block_size
+        position, end, parts = self._start + offset, self._start + offset + size, []
+        while position < end:
+            index, within = divmod(position, block_size)
+            piece = self._block(index)[within : within + end - position]
+            parts.append(piece)
+            position += len(piece) or size
+        return b"".join(parts)
+
+    def _block(self, index: int) -> bytes:
+        """Return a block through a small cache: metadata is read in small pieces."""
+        if index not in self._written:
+            return bytes(self._source.block_size)
+        if index in self._cache:
+            self._cache.move_to_end(index)
+        else:
+            self._cache[index] = self._source.read(index)
+            if len(self._cache) > CACHED_BLOCKS:
+                self._cache.popitem(last=False)
+        return self._cache[index]
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move to a place."""
+        self._position = {0: 0, 1: self._position, 2: self._size}[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._position
+
+    def get_size(self) -> int:
+        """Return the size in bytes, as the libraries ask for it."""
+        return self._size
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A run of a file: where in the file, where on the file system, how long, all in bytes."""
+
+    logical: int
+    physical: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or a directory of a file system."""
+
+    path: str
+    inode: int
+    size: int
+    mode: int
+    extents: tuple[Extent, ...] = ()
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_fragmented(self) -> bool:
+        """Whether its content lies in more than one place: a secret may be cut where a raw search cannot see it."""
+        return any(
+            second.physical != first.physical + first.size
+            for first, second in zip(self.extents, self.extents[1:], strict=False)
+        )
+
+
+@dataclass
+class FileSystem:
+    """An ext2-4 or XFS file system."""
+
+    kind: str
+    file: SourceFile
+    volume: Any = field(repr=False)
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """Everything that has a name, and the journal."""
+        root = self.volume.get_root_directory()
+        return (*walk(root), *self._journal())
+
+    @cached_property
+    def _runs(self) -> list[tuple[int, int, Entry, int]]:
+        """All extents, by where they lie: start, end, whose, and where in the file."""
+        return sorted(
+            (
+                (run.physical, run.physical + run.size, entry, run.logical)
+                for entry in self.entries
+                for run in entry.extents
+            ),
+            key=lambda run: run[0],
+        )
+
+    def owner(self, offset: int) -> tuple[Entry, int] | None:
+        """Return the file that owns a place, and the place in the file."""
+        at = bisect.bisect_right(self._runs, offset, key=lambda run: run[0]) - 1
+        if at < 0 or offset >= self._runs[at][1]:
+            return None
+        start, _, entry, logical = self._runs[at]
+        return entry, logical + offset - start
+
+    def read(self, entry: Entry) -> Iterator[bytes]:
+        """Yield the content of a file, in pieces of at most a mebibyte; holes are zeros."""
+        position = 0
+        for run in entry.extents:
+            while position < min(run.logical, entry.size):
+                gap = bytes(min(1 << 20, run.logical - position, entry.size - position))
+                yield gap
+                position += len(gap)
+            while position < min(run.logical + run.size, entry.size):
+                size = min(1 << 20, run.logical + run.size - position, entry.size - position)
+                yield self.file.read_at(run.physical + position - run.logical, size)
+                position += size
+        while position < entry.size:
+            gap = bytes(min(1 << 20, entry.size - position))
+            yield gap
+            position += len(gap)
+
+    def is_free(self, offset: int) -> bool | None:
+        """Say whether the block at a place is marked free; None where it is not known (XFS keeps no bitmap)."""
+        return ext_block_is_free(self.file, offset) if self.kind == "ext" else None
+
+    def _journal(self) -> Iterator[Entry]:
+        """Yield the journal: it has no name."""
+        if self.kind == "ext":
+            try:
+                journal = self.volume.get_file_entry_by_inode(EXT_JOURNAL_INODE)
+            except OSError:
+                return
+            yield entry_of(journal, "<journal>")
+        else:
+            yield xfs_log(self.file)
+
+
+def walk(root: Any) -> Iterator[Entry]:  # noqa: ANN401 - the libraries have no types
+    """Yield every entry below a directory. What cannot be read is left out: it is found raw, as nobody's."""
+    waiting = [("", root)]
+    yield entry_of(root, "/")
+    while waiting:
+        path, directory = waiting.pop()
+        for number in range(directory.get_number_of_sub_file_entries()):
+            try:
+                child = directory.get_sub_file_entry(number)
+                entry = entry_of(child, f"{path}/{child.get_name()}")
+            except OSError:
+                continue
+            yield entry
+            if entry.is_directory:
+                waiting.append((entry.path, child))
+
+
+def entry_of(node: Any, path: str) -> Entry:  # noqa: ANN401
+    """Return a library's file entry as a value."""
+    return Entry(path, node.get_inode_number(), node.get_size(), node.get_file_mode(), tuple(extents_of(node)))
+
+
+def extents_of(node: Any) -> Iterator[Extent]:  # noqa: ANN401
+    """Yield the runs of a file that lie on the disk."""
+    logical = 0
+    for number in range(node.get_number_of_extents()):
+        physical, size, flags = node.get_extent(number)
+        if not flags & 1:
+            yield Extent(logical, physical, size)
+        logical += size
+
+
+def ext_block_is_free(file: SourceFile, offset: int) -> bool | None:
+    """Say whether a block is free in the bitmap of an ext2-4 file system (kernel documentation of ext4)."""
+    superblock = file.read_at(1024, 1024).ljust(1024, b"\0")
+    first_block, log_block_size = struct.unpack_from("<II", superblock, 20)
+    (blocks_per_group,) = struct.unpack_from("<I", superblock, 32)
+    (incompatible,) = struct.unpack_from("<I", superblock, 96)
+    block_size = 1024 << min(log_block_size, 6)
+    descriptor_size = struct.unpack_from("<H", superblock, 254)[0] if incompatible & 0x80 else 32
+    if not blocks_per_group or descriptor_size < 32:
+        return None
+    group, within = divmod(offset // block_size - first_block, blocks_per_group)
+    descriptor = file.read_at((first_block + 1) * block_size + group * descriptor_size, descriptor_size)
+    if len(descriptor) < descriptor_size:
+        return None
+    bitmap = struct.unpack_from("<I", descriptor, 0)[0]
+    if descriptor_size >= 64:
+        bitmap |= struct.unpack_from("<I", descriptor, 32)[0] << 32
+    uninitialised = struct.unpack_from("<H", descriptor, 18)[0] & 2
+    byte = file.read_at(bitmap * block_size + within // 8, 1)
+    return None if not byte else bool(uninitialised) or not byte[0] >> within % 8 & 1
+
+
+def xfs_log(file: SourceFile) -> Entry:
+    """Return the log inside an XFS file system, from its superblock (XFS Algorithms & Data Structures, superblocks)."""
+    superblock = file.read_at(0, 512).ljust(512, b"\0")
+    block_size, group_blocks = struct.unpack_from(">I", superblock, 4)[0], struct.unpack_from(">I", superblock, 84)[0]
+    start, blocks, log_group = (
+        struct.unpack_from(">Q", superblock, 48)[0],
+        struct.unpack_from(">I", superblock, 96)[0],
+        superblock[124],
+    )
+    block = (start >> log_group) * group_blocks + (start & (1 << log_group) - 1)
+    size = blocks * block_size if start else 0
+    return Entry("<journal>", 0, size, 0, (Extent(0, block * block_size, size),) if size else ())
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A range of the disk, in bytes: of the partition table, of nobody, or a partition."""
+
+    name: str
+    start: int
+    size: int
+    content: str
+    """`ext`, `xfs`, `swap`, `lvm`, `luks`, `vfat`, `unknown`, or `outside` for what no partition owns."""
+
+
+def read_partitions(file: SourceFile) -> list[Partition]:
+    """Return all ranges of a disk, in order; a disk without a partition table is one range."""
+    pytsk3 = importlib.import_module("pytsk3")
+    base: Any = pytsk3.Img_Info
+    image = type(
+        "Image",
+        (base,),
+        {"read": lambda _, offset, size: file.read_at(offset, size), "get_size": lambda _: file.get_size()},
+    )
+    try:
+        table = list(pytsk3.Volume_Info(image(url="", type=pytsk3.TSK_IMG_TYPE_EXTERNAL)))
+    except RuntimeError as problem:
+        raise BlockUnreadable("the partition table cannot be read") from problem
+    except OSError:
+        return [Partition("the whole disk", 0, file.get_size(), content_of(file, 0))]
+    return list(named_ranges(file, table))
+
+
+def named_ranges(file: SourceFile, table: list[Any]) -> Iterator[Partition]:
+    """Yield what pytsk3 found, with what each range holds. Its safety table is not a place."""
+    number = 0
+    for part in table:
+        start, size = part.start * SECTOR, part.len * SECTOR
+        if part.flags & 1:
+            number += 1
+            yield Partition(f"partition {number}", start, size, content_of(file, start))
+        elif part.flags & 2:
+            yield Partition("the gap outside the partitions", start, size, "outside")
+
+
+def content_of(file: SourceFile, start: int) -> str:
+    """Say by its magic what a range holds."""
+    head = file.read_at(start, 8192)
+    if head[1080:1082] == b"\x53\xef":
+        return "ext"
+    magics = (
+        (0, b"XFSB", "xfs"),
+        (4086, b"SWAPSPACE2", "swap"),
+        (0, b"LUKS\xba\xbe", "luks"),
+        (54, b"FAT", "vfat"),
+        (82, b"FAT", "vfat"),
+    )
+    for place, magic, content in magics:
+        if head[place : place + len(magic)] == magic:
+            return content
+    return "lvm" if any(head[sector : sector + 8] == b"LABELONE" for sector in range(0, 2048, SECTOR)) else "unknown"
+
+
+def open_file_system(file: SourceFile, partition: Partition) -> FileSystem | None:
+    """Return the file system of a partition, or None when it is not understood. Raises OSError when damaged."""
+    if partition.content == "ext":
+        library = importlib.import_module("pyfsext")
+    elif partition.content == "xfs":
+        library = importlib.import_module("pyfsxfs")
+    else:
+        return None
+    part = file.part(partition.start, partition.size)
+    volume = library.volume()
+    volume.open_file_object(part)
+    return FileSystem(partition.content, part, volume)

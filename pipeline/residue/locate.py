@@ -1,0 +1,114 @@
+"""Where on a disk a match lies (R02): file, slack, free space, journal, swap, or outside all partitions."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from pipeline.errors import AssayError
+from pipeline.residue.blocks import BlockSource
+from pipeline.residue.filesystems import Entry, FileSystem, Partition, SourceFile, open_file_system, read_partitions
+
+
+class Space(StrEnum):
+    """What a place on a disk is to the system that lives there."""
+
+    FILE = "file"
+    SLACK = "slack"
+    DIRECTORY = "directory"
+    FREE = "free space"
+    METADATA = "metadata"
+    NO_FILE = "free space or metadata"
+    JOURNAL = "journal"
+    SWAP = "swap"
+    OUTSIDE = "outside the partitions"
+    UNKNOWN = "not understood"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place on a disk."""
+
+    offset: int
+    space: Space
+    partition: str
+    path: str = ""
+    file_system: FileSystem | None = None
+    entry: Entry | None = None
+
+    def __str__(self) -> str:
+        name = f"{self.space.value} {self.path}" if self.path else self.space.value
+        where = "" if self.space is Space.OUTSIDE else f" of {self.partition}"
+        return f"{name}{where}, offset {self.offset}"
+
+
+class Locator:
+    """Says of offsets what they are. Reads the partition table and a file system when it is first asked about them."""
+
+    def __init__(self, source: BlockSource) -> None:
+        self.file = SourceFile(source)
+        self.problems: list[str] = []
+        self._opened: dict[int, FileSystem | None] = {}
+
+    @cached_property
+    def partitions(self) -> list[Partition]:
+        """All ranges of the disk, in order."""
+        return read_partitions(self.file)
+
+    def file_systems(self) -> list[tuple[Partition, FileSystem]]:
+        """Return every file system that is understood. What is not, or cannot be read, is in `problems`."""
+        opened = [(partition, self._open(partition)) for partition in self.partitions]
+        return [(partition, file_system) for partition, file_system in opened if file_system]
+
+    def place_of(self, offset: int) -> Place:
+        """Return what an offset of the disk is."""
+        holding = [part for part in self.partitions if part.start <= offset < part.start + part.size]
+        if not holding:
+            return Place(offset, Space.OUTSIDE, "")
+        partition = holding[-1]
+        if partition.content == "outside":
+            return Place(offset, Space.OUTSIDE, "")
+        if partition.content == "swap":
+            return Place(offset, Space.SWAP, partition.name)
+        file_system = self._open(partition)
+        if file_system is None:
+            return Place(offset, Space.UNKNOWN, f"{partition.name} ({partition.content})")
+        return place_in(file_system, partition, offset)
+
+    def _open(self, partition: Partition) -> FileSystem | None:
+        """Return the file system of a partition with its files read, or None; the reason is noted once."""
+        if partition.start not in self._opened:
+            self._opened[partition.start] = None
+            try:
+                file_system = open_file_system(self.file, partition)
+                if file_system:
+                    file_system.entries  # noqa: B018 - reads them: a damaged one fails here
+                self._opened[partition.start] = file_system
+            except (OSError, RuntimeError, AssayError, ValueError) as problem:
+                self.problems.append(f"{partition.name} ({partition.content}) cannot be read: {first_line(problem)}")
+            if partition.content == "luks":
+                self.problems.append(f"{partition.name} is encrypted: what it holds is not known")
+        return self._opened[partition.start]
+
+
+def place_in(file_system: FileSystem, partition: Partition, offset: int) -> Place:
+    """Return what an offset of the disk is to the file system that it lies in."""
+    within = offset - partition.start
+    owner = file_system.owner(within)
+    if owner is None:
+        free = file_system.is_free(within)
+        space = Space.NO_FILE if free is None else Space.FREE if free else Space.METADATA
+        return Place(offset, space, partition.name)
+    entry, place = owner
+    if entry.path == "<journal>":
+        space = Space.JOURNAL
+    elif entry.is_directory:
+        space = Space.DIRECTORY
+    else:
+        space = Space.FILE if place < entry.size else Space.SLACK
+    path = "" if space is Space.JOURNAL else entry.path
+    return Place(offset, space, partition.name, path, file_system, entry)
+
+
+def first_line(problem: BaseException) -> str:
+    """Return the first line of an error."""
+    return (str(problem).splitlines() or [type(problem).__name__])[0][:200]
