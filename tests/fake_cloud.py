@@ -1,0 +1,66 @@
+"""A local cloud of a test's own, with guests that boot nothing: a real endpoint for everything but the guests."""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.aws.session import Session, open_session
+
+ROOT = Path(__file__).resolve().parent.parent
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class FakeCloud:
+    """A cloud that runs."""
+
+    endpoint: str
+    environment: dict[str, str]
+
+    def open(self, region: str = "us-east-1", **changes: str) -> Session:
+        """Return a session of the cloud's own account."""
+        environment = self.environment | changes
+        return open_session(
+            region,
+            endpoint_url=environment["AWS_ENDPOINT_URL"],
+            access_key=environment["AWS_ACCESS_KEY_ID"],
+            secret_key=environment["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    @contextmanager
+    def faults(self, *faults: dict[str, Any]) -> Iterator[None]:
+        """Let things go wrong for a while."""
+        self.ask("PUT", "faults", {"faults": list(faults)})
+        try:
+            yield
+        finally:
+            self.ask("DELETE", "faults", {})
+
+    def ask(self, method: str, name: str, body: dict[str, Any]) -> Any:
+        """Ask the cloud's own API."""
+        request = urllib.request.Request(f"{self.endpoint}/_cloud/{name}", json.dumps(body).encode(), method=method)
+        with DIRECT.open(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+
+@pytest.fixture(scope="module")
+def fake_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCloud]:
+    """Start a cloud in a folder of its own, and stop it."""
+    home = tmp_path_factory.mktemp("cloud")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("ASSAY_CLOUD_HOME", str(home))
+        command = [sys.executable, "-m", "pipeline.localcloud"]
+        started = subprocess.run(
+            [*command, "start", "--guests=fake", "--json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=120
+        )
+        answer = json.loads(started.stdout)
+        yield FakeCloud(answer["url"], answer["environment"])
+        subprocess.run([*command, "stop"], cwd=ROOT, check=True, timeout=120)
