@@ -4,166 +4,51 @@ Everything that replaces a part of moto is installed here, in process. moto's ve
 (tests/localcloud/test_contract.py) asks every call that the pipeline and its peers make.
 """
 
-import datetime
 import json
 import logging
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import moto
+import moto.ec2.models.elastic_block_store
+import moto.ec2.models.instances
 import moto.ec2.urls
 import moto.iam.models
 from botocore.model import OperationNotFoundError
 from moto.core.base_backend import BackendDict
 from moto.core.responses import ActionResult
-from moto.core.utils import utcnow
 from moto.ec2.exceptions import DryRunClientError
-from moto.ec2.models import EC2Backend, ec2_backends
-from moto.ec2.models.instances import Instance
-from moto.ec2.responses import EC2Response
-from moto.iam import iam_backends
-from moto.ssm.models import Parameter, ssm_backends
-from moto.sts import sts_backends
+from moto.ec2.models import ec2_backends
+from moto.iam.models import iam_backends
+from moto.ssm.models import ssm_backends
+from moto.sts.models import sts_backends
 
-from pipeline.localcloud.accounts import BUILDER_ACCOUNT, SECRET, access_key, account_of
+from pipeline.localcloud.backend import account_from_key, check_region, organisations, public_parameters
 from pipeline.localcloud.cloud import Cloud
 from pipeline.localcloud.guests import GuestFailed
-from pipeline.localcloud.images import Image, ImageBackend, ImageHandlers
 from pipeline.localcloud.imports import ImportBackend, ImportHandlers
-from pipeline.localcloud.instances import InstanceHandlers, LocalInstanceBackend, set_state
-from pipeline.localcloud.machines import Machines
+from pipeline.localcloud.instances import InstanceHandlers, LocalInstance, LocalInstanceBackend
 from pipeline.localcloud.refusals import Refused
 from pipeline.localcloud.state import load_state, save_state
-from pipeline.localcloud.volumes import VolumeBackend, VolumeHandlers
+from pipeline.localcloud.volumes import LocalVolume
 
 log = logging.getLogger("localcloud")
 
 READING = ("Describe", "Get", "List", "Search", "Lookup")
 TOKENS_KEPT = 500
-ROLE_SECONDS = 6 * 3600
 
 
-class LocalBackend(LocalInstanceBackend, ImageBackend, VolumeBackend, ImportBackend, EC2Backend):  # type: ignore[misc]
+class LocalBackend(LocalInstanceBackend, ImportBackend):
     """EC2 for one account in one region."""
 
-    cloud: ClassVar[Cloud]
-
-    def __init__(self, region_name: str, account_id: str) -> None:
-        self.client_tokens: dict[str, tuple[str, Any]] = {}
-        self.init_images()
-        self.init_snapshots()
-        EC2Backend.__init__(self, region_name, account_id)
-
-    @property
-    def _url_module(self) -> Any:  # noqa: ANN401 -- a module
-        return moto.ec2.urls
-
-    @property
-    def machines(self) -> Machines:
-        """The cloud's machines."""
-        return self.cloud.machines
-
-    def _load_amis(self) -> None:
-        """Begin without moto's list of invented images."""
-
-    def neighbours(self) -> Iterator["LocalBackend"]:
-        """Yield the backends of every account in this region that has been used."""
-        for _, region, backend in list(ec2_backends.iter_backends()):
-            if region == self.region_name:
-                yield backend
-
-    def in_region(self, region: str) -> "LocalBackend":
-        """Return this account's backend in another region."""
-        check_region(region)
-        self.cloud.seed(region)
-        return of_account(self.account_id, region)
-
-    def of_account(self, account_id: str) -> "LocalBackend":
-        """Return another account's backend in this region."""
-        return of_account(account_id, self.region_name)
-
-    def image_in(self, region: str | None, image_id: str | None) -> Image | None:
-        """Return an image that this account may see, or None."""
-        if not region or not image_id:
-            return None
-        images = of_account(self.account_id, region).all_images()
-        return next((image for image in images if image.id == image_id and self.may_launch(image)), None)
-
-    def cloud_organisations(self) -> set[str]:
-        """Return the ARNs of the organisation and units that this account belongs to."""
-        return organisations.get(self.account_id, set())
-
-    def read_parameter(self, name: str) -> str | None:
-        """Return an SSM parameter's value, the public ones too."""
-        publish_parameters(self.account_id, self.region_name)
-        base, _, version = name.partition(":")
-        backend = ssm_backends[self.account_id][self.region_name]
-        found = backend.get_parameter(f"{base}:{version}" if version else base)
-        return str(found.value) if found else None
-
-    def role_of(self, instance: Instance) -> tuple[str | None, str | None]:
-        """Return the name of an instance's role and the ARN of its profile."""
-        for association in self.iam_instance_profile_associations.values():
-            profile = association.iam_instance_profile
-            if association.instance_id == instance.id and profile.roles:
-                return profile.roles[0].name, profile.arn
-        return None, None
-
-    def role_credentials(self, role_name: str | None) -> dict[str, str] | None:
-        """Return credentials of an instance's role: they belong to its account and end in six hours."""
-        if role_name is None:
-            return None
-        ends = utcnow() + datetime.timedelta(seconds=ROLE_SECONDS)
-        return {
-            "AccessKeyId": access_key(self.account_id, temporary=True),
-            "SecretAccessKey": SECRET,
-            "Token": f"local-{role_name}",
-            "Expiration": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-
     def recover(self) -> None:
-        """Settle what a restart interrupted: nothing runs any more, and what is on disk is complete."""
-        disks = self.machines.disks
-        for instance in self.all_instances():
-            if instance.state == "shutting-down":
-                set_state(instance, "terminated", instance.state_reason, instance._reason)
-                instance.ended = utcnow()
-                self.release(instance)
-            elif instance.state in ("pending", "running", "stopping"):
-                set_state(
-                    instance, "stopped", instance.state_reason, "Server.InstanceStop: the local cloud was stopped"
-                )
-                if instance.nics:
-                    instance.nics[0].public_ip = None
-        for snapshot_id, snapshot in list(self.own_snapshots.items()):
-            if snapshot_id not in disks.snapshot_ids():
-                snapshot.status = "error"
-            elif snapshot.status == "pending" and snapshot_id not in self.uploads:
-                snapshot.status = "completed"
-        for volume_id in set(self.volumes) - disks.volume_ids():
-            self.volumes[volume_id].attachment = None
-            del self.volumes[volume_id]
-        for image in self.images.values():
-            if image.state == "pending":
-                broken = any(self.own_snapshots[item].status != "completed" for item in image.snapshot_ids)
-                image.state = "failed" if broken else "available"
+        """Settle what a restart interrupted."""
+        self.recover_instances()
+        self.recover_volumes()
+        self.recover_images()
 
 
-class LocalResponse(ImageHandlers, VolumeHandlers, InstanceHandlers, ImportHandlers, EC2Response):  # type: ignore[misc]
+class LocalResponse(InstanceHandlers, ImportHandlers):
     """Answers EC2's actions."""
-
-    @property
-    def backend(self) -> LocalBackend:  # type: ignore[override]
-        """The caller's account in the request's region."""
-        return of_account(self.current_account, self.region)
-
-    def tags_for(self, kind: str) -> dict[str, str]:
-        """Return the tags that a request asks for one kind of resource."""
-        tags: dict[str, str] = {}
-        for specification in self.params.get("TagSpecifications") or []:
-            if specification.get("ResourceType") == kind:
-                tags |= {tag["Key"]: tag.get("Value", "") for tag in specification.get("Tags") or []}
-        return tags
 
     def _dispatch(self, request: Any, full_url: str | None = None, headers: Any = None) -> Any:  # noqa: ANN401
         try:
@@ -221,44 +106,14 @@ class LocalResponse(ImageHandlers, VolumeHandlers, InstanceHandlers, ImportHandl
         return answer
 
 
-organisations: dict[str, set[str]] = {}
-"""Which organisation and units an account belongs to: set through the cloud's own API, for sharing with them."""
-
-public_parameters: dict[str, dict[str, str]] = {}
-"""The public SSM parameters of each region: name and value."""
+def all_backends() -> list[LocalBackend]:
+    """Return every account's backend in every region that has been used."""
+    return [cast(LocalBackend, backend) for _, _, backend in list(ec2_backends.iter_backends())]
 
 
 def of_account(account_id: str, region: str) -> LocalBackend:
     """Return the backend of an account in a region."""
-    backend: LocalBackend = ec2_backends[account_id][region]
-    return backend
-
-
-def check_region(region: str) -> None:
-    """Refuse a region that does not exist, as EC2's signature check does."""
-    if region not in ec2_backends[BUILDER_ACCOUNT]:
-        raise Refused("AuthFailure", f"Credential should be scoped to a valid region, not '{region}'.")
-
-
-def account_from_key(key: str) -> str:
-    """Return the account of an access key: of our scheme, or one that IAM or STS made here."""
-    named = account_of(key)
-    if named is not None:
-        return named
-    for account_id, account in list(iam_backends.items()):
-        if any(key in backend.access_keys for backend in account.values()):
-            return account_id
-    return BUILDER_ACCOUNT
-
-
-def publish_parameters(account_id: str, region: str) -> None:
-    """Show the public parameters of a region to an account."""
-    parameters = ssm_backends[account_id][region]._parameters
-    for name, value in public_parameters.get(region, {}).items():
-        if not (name in parameters and parameters[name][-1].value == value):
-            parameters[name] = [
-                Parameter(account_id, name, value, "String", None, None, None, utcnow(), 1, "aws:ec2:image")
-            ]
+    return cast(LocalBackend, ec2_backends[account_id][region])
 
 
 def install(cloud: Cloud) -> None:
@@ -268,7 +123,8 @@ def install(cloud: Cloud) -> None:
     ec2_backends.backend = LocalBackend
     moto.ec2.urls.url_paths["{0}/"] = LocalResponse.dispatch
     moto.iam.models.get_account_id_from = account_from_key
-    Instance.public_dns_name = property(lambda instance: "")
+    moto.ec2.models.instances.Instance = LocalInstance
+    moto.ec2.models.elastic_block_store.Volume = LocalVolume
     organisations.clear()
     public_parameters.clear()
     path = cloud.home / "state.pickle"
@@ -312,7 +168,7 @@ def restore(content: dict[str, Any]) -> None:
 
 def reconcile(cloud: Cloud) -> None:
     """Settle every backend, and delete disks that no record names."""
-    backends: list[LocalBackend] = [backend for _, _, backend in list(ec2_backends.iter_backends())]
+    backends = all_backends()
     for backend in backends:
         backend.recover()
     disks = cloud.machines.disks
@@ -335,7 +191,7 @@ def changes_state(service: str, action: str) -> bool:
 
 def set_product_codes(identity: str, codes: list[str]) -> None:
     """Give an image, a snapshot or a volume product codes. Raises Refused for an unknown id."""
-    for _, _, backend in list(ec2_backends.iter_backends()):
+    for backend in all_backends():
         for holder in (backend.images, backend.own_snapshots, backend.volumes):
             if identity in holder:
                 holder[identity].product_codes = codes
@@ -345,7 +201,7 @@ def set_product_codes(identity: str, codes: list[str]) -> None:
 
 def inventory() -> dict[str, Any]:
     """Return how much the cloud holds, and its instances."""
-    backends: list[LocalBackend] = [backend for _, _, backend in list(ec2_backends.iter_backends())]
+    backends = all_backends()
     instances = [
         {
             "id": instance.id,

@@ -5,23 +5,19 @@ little of it, so these are ours, and moto's are not used.
 """
 
 import datetime
-import fnmatch
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import utcnow
-from moto.ec2.responses._base_response import EC2BaseResponse
 from moto.ec2.utils import random_ami_id
 
+from pipeline.localcloud.listing import matches, passes, take_page
 from pipeline.localcloud.refusals import Refused, not_found, required
+from pipeline.localcloud.volumes import VolumeBackend, VolumeHandlers
 
-if TYPE_CHECKING:
-    from pipeline.localcloud.control_plane import LocalBackend
-
-OWNER_ALIASES = {"136693071363": "debian-is-no-alias"}
 PROTECTION_COOLDOWN = datetime.timedelta(hours=24)
 PUBLIC_DEPRECATION = datetime.timedelta(days=730)
 NAME = re.compile(r"[a-zA-Z0-9()\[\] ./\-'@_]{3,128}")
@@ -176,60 +172,23 @@ FILTERS: dict[str, Callable[[Image], Any]] = {
 }
 
 
-def matches(wanted: Iterable[str], found: Any) -> bool:  # noqa: ANN401 -- any attribute
-    """Tell whether a value, or one of several, is among those that a filter names; * and ? are wildcards."""
-    values = found if isinstance(found, (list, tuple, set)) else [found]
-    texts = [str(value).lower() if isinstance(value, bool) else str(value) for value in values if value is not None]
-    return any(fnmatch.fnmatchcase(text, pattern) for text in texts for pattern in wanted)
+class ImageBackend(VolumeBackend):
+    """The images of one account in one region, over its snapshots."""
 
-
-def tag_filter(name: str, wanted: list[str], tags: dict[str, str]) -> bool | None:
-    """Tell whether tags match a filter on tags; None when the filter is not one on tags."""
-    if name.startswith("tag:"):
-        return matches(wanted, tags.get(name[4:]))
-    if name == "tag-key":
-        return matches(wanted, list(tags))
-    if name == "tag-value":
-        return matches(wanted, list(tags.values()))
-    return None
-
-
-def passes(
-    filters: dict[str, list[str]], item: Any, getters: dict[str, Callable[[Any], Any]], tags: dict[str, str]
-) -> bool:  # noqa: ANN401
-    """Tell whether an item passes all filters. An unknown filter is refused."""
-    for name, values in filters.items():
-        wanted = [values] if isinstance(values, str) else values
-        on_tags = tag_filter(name, wanted, tags)
-        if on_tags is None:
-            if name not in getters:
-                raise Refused("InvalidParameterValue", f"The filter '{name}' is invalid")
-            on_tags = matches(wanted, getters[name](item))
-        if not on_tags:
-            return False
-    return True
-
-
-class ImageBackend:
-    """The images of one account in one region. A part of LocalBackend."""
-
-    amis: dict[str, Image]
-
-    def init_images(self) -> None:
-        """Begin with no images and EC2's own defaults."""
+    def __init__(self, region_name: str, account_id: str) -> None:
         self.images: dict[str, Image] = {}
         self.gone_images: set[str] = set()
         self.image_block_public_access = "block-new-sharing"
         self.allowed_images: dict[str, Any] = {"State": "disabled", "ImageCriteria": []}
-        self.import_tasks: dict[str, dict[str, Any]] = {}
+        super().__init__(region_name, account_id)
 
-    def all_images(self: "LocalBackend") -> list[Image]:
+    def all_images(self) -> list[Image]:
         """Return the images of every account in this region."""
         return [image for backend in self.neighbours() for image in backend.images.values()]
 
-    def may_launch(self: "LocalBackend", image: Image) -> bool:
+    def may_launch(self, image: Image) -> bool:
         """Tell whether this account owns the image or has a launch permission."""
-        organisations = self.cloud_organisations()
+        organisations = self.organisation_arns()
         return (
             image.owner_id == self.account_id
             or image.public
@@ -237,7 +196,7 @@ class ImageBackend:
             or any(set(permission.values()) & organisations for permission in image.permissions)
         )
 
-    def find_image(self: "LocalBackend", image_id: str) -> Image:
+    def find_image(self, image_id: str) -> Image:
         """Return an image that this account may see. Refuses with InvalidAMIID.NotFound, .Malformed or .Unavailable."""
         if not re.fullmatch(r"ami-[0-9a-f]{8,17}", image_id or ""):
             raise Refused("InvalidAMIID.Malformed", f'Invalid id: "{image_id}" (expecting "ami-...")')
@@ -248,14 +207,21 @@ class ImageBackend:
             raise Refused("InvalidAMIID.Unavailable", f"The image id '[{image_id}]' is no longer available")
         raise not_found("image", image_id)
 
-    def own_image(self: "LocalBackend", image_id: str) -> Image:
+    def image_in(self, region: str | None, image_id: str | None) -> Image | None:
+        """Return an image of a region that this account may see, or None."""
+        if not region or not image_id:
+            return None
+        there = self.in_region(region)
+        return next((image for image in there.all_images() if image.id == image_id and there.may_launch(image)), None)
+
+    def own_image(self, image_id: str) -> Image:
         """Return an image of this account's own. Refuses with AuthFailure for somebody else's."""
         image = self.find_image(image_id)
         if image.owner_id != self.account_id:
             raise Refused("AuthFailure", f"Not authorized for image:{image_id}")
         return image
 
-    def launchable_image(self: "LocalBackend", image_id: str) -> Image:
+    def launchable_image(self, image_id: str) -> Image:
         """Return an image that this account may launch now."""
         image = self.find_image(image_id)
         if image.state != "available":
@@ -265,13 +231,13 @@ class ImageBackend:
             raise Refused("InvalidAMIID.NotFound", message)
         return image
 
-    def is_allowed(self: "LocalBackend", image: Image) -> bool:
+    def is_allowed(self, image: Image) -> bool:
         """Tell whether the account's Allowed AMIs criteria let the image through; its own images always pass."""
         criteria = self.allowed_images["ImageCriteria"]
         return image.owner_id == self.account_id or any(meets(criterion, image) for criterion in criteria)
 
     def describe_images(
-        self: "LocalBackend",
+        self,
         ami_ids: list[str] | None = None,
         filters: dict[str, list[str]] | None = None,
         exec_users: list[str] | None = None,
@@ -297,13 +263,13 @@ class ImageBackend:
         filters = filters or {}
         return [image for image in found if passes(filters, image, FILTERS, self.tags.get(image.id, {}))]
 
-    def executable_by(self: "LocalBackend", image: Image, users: list[str]) -> bool:
+    def executable_by(self, image: Image, users: list[str]) -> bool:
         """Tell whether the image names one of these users in its explicit launch permissions (`self`, `all` or an id)."""
         names = {self.account_id if user == "self" else user for user in users}
         named = {permission.get("UserId") or permission.get("Group") for permission in image.permissions}
         return bool(names & named)
 
-    def check_name(self: "LocalBackend", name: str) -> None:
+    def check_name(self, name: str) -> None:
         """Refuse a name that is not one, or that this account uses already in this region."""
         if not NAME.fullmatch(name or ""):
             message = "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, '(', ')', '.', '-', '/' and '_'"
@@ -313,13 +279,13 @@ class ImageBackend:
                 message = f"AMI name {name} is already in use by AMI {image.id}"
                 raise Refused("InvalidAMIName.Duplicate", message)
 
-    def add_image(self: "LocalBackend", image: Image, tags: dict[str, str]) -> Image:
+    def add_image(self, image: Image, tags: dict[str, str]) -> Image:
         """Keep an image, with its owner's tags."""
         self.images[image.id] = image
         self.create_tags([image.id], tags)
         return image
 
-    def register_image(self: "LocalBackend", params: Any, tags: dict[str, str]) -> Image:  # type: ignore[override]  # noqa: ANN401
+    def register_image(self, params: Any, tags: dict[str, str]) -> Image:  # type: ignore[override]  # noqa: ANN401
         """Register an image from snapshots, and keep every attribute."""
         required(params, "Name")
         self.check_name(params["Name"])
@@ -354,12 +320,12 @@ class ImageBackend:
         self.cloud.later(lambda: self.settle_image(image))
         return image
 
-    def mapping_codes(self: "LocalBackend", mapping: Mapping) -> list[str]:
+    def mapping_codes(self, mapping: Mapping) -> list[str]:
         """Return the product codes that a snapshot of a mapping carries."""
         snapshot_id = mapping.get("Ebs", {}).get("SnapshotId")
         return self.find_snapshot(snapshot_id).product_codes if snapshot_id else []
 
-    def complete_mapping(self: "LocalBackend", mapping: Mapping) -> Mapping:
+    def complete_mapping(self, mapping: Mapping) -> Mapping:
         """Return a block device mapping with what EC2 fills in: size, type, deletion. Checks the snapshot."""
         if "Ebs" not in mapping:
             return dict(mapping)
@@ -380,13 +346,13 @@ class ImageBackend:
         ebs.setdefault("Encrypted", False)
         return {**mapping, "Ebs": ebs}
 
-    def settle_image(self: "LocalBackend", image: Image) -> None:
+    def settle_image(self, image: Image) -> None:
         """Make a pending image available, now that its snapshots are there."""
         with self.cloud.changing():
             if image.state == "pending":
                 image.state = "available"
 
-    def copy_image(self: "LocalBackend", params: Any, tags: dict[str, str]) -> Image:  # type: ignore[override]  # noqa: ANN401
+    def copy_image(self, params: Any, tags: dict[str, str]) -> Image:  # type: ignore[override]  # noqa: ANN401
         """Copy an image and its snapshots from another region, or within one. The copy is pending at first."""
         required(params, "SourceImageId", "SourceRegion", "Name")
         source_side = self.in_region(params["SourceRegion"])
@@ -428,8 +394,8 @@ class ImageBackend:
         return image
 
     def copy_for_image(
-        self: "LocalBackend",
-        source_side: "LocalBackend",
+        self,
+        source_side: "ImageBackend",
         source: Image,
         ebs: dict[str, Any],
         image_id: str,
@@ -452,13 +418,13 @@ class ImageBackend:
         )
         return copy.id
 
-    def finish_copies(self: "LocalBackend", image: Image, pairs: list[tuple[str, str]]) -> None:
+    def finish_copies(self, image: Image, pairs: list[tuple[str, str]]) -> None:
         """Copy the snapshots' content, and make the image available."""
         for source_id, target_id in pairs:
             self.fill_copy(source_id, target_id)
         self.settle_image(image)
 
-    def deregister_image(self: "LocalBackend", ami_id: str) -> None:
+    def deregister_image(self, ami_id: str) -> None:
         """Take an image out of the register; its snapshots stay."""
         image = self.own_image(ami_id)
         if image.protection != "disabled":
@@ -470,7 +436,14 @@ class ImageBackend:
         self.gone_images.add(ami_id)
         self.tags.pop(ami_id, None)
 
-    def change_permissions(self: "LocalBackend", image: Image, add: list[Permission], remove: list[Permission]) -> None:
+    def recover_images(self) -> None:
+        """After a restart: a pending image is available when its snapshots are complete, and failed otherwise."""
+        for image in self.images.values():
+            if image.state == "pending":
+                broken = any(self.own_snapshots[item].status != "completed" for item in image.snapshot_ids)
+                image.state = "failed" if broken else "available"
+
+    def change_permissions(self, image: Image, add: list[Permission], remove: list[Permission]) -> None:
         """Add and remove launch permissions: all of them or, when one is refused, none."""
         for permission in (*add, *remove):
             check_permission(permission)
@@ -483,7 +456,7 @@ class ImageBackend:
         if image.public and image.deprecation_time is None:
             image.deprecation_time = image.creation_date + PUBLIC_DEPRECATION
 
-    def check_sharing(self: "LocalBackend", image: Image, add: list[Permission]) -> None:
+    def check_sharing(self, image: Image, add: list[Permission]) -> None:
         """Refuse what EC2 does not share: encrypted by the default key, and publicly with codes, encryption or a block."""
         snapshots = [self.snapshot_anywhere(snapshot_id) for snapshot_id in image.snapshot_ids]
         encrypted = [snapshot for snapshot in snapshots if snapshot.encrypted]
@@ -551,11 +524,13 @@ def launch_permission_changes(params: Any) -> tuple[list[Permission], list[Permi
     return [dict(permission) for permission in add], [dict(permission) for permission in remove]
 
 
-class ImageHandlers(EC2BaseResponse):  # type: ignore[misc]
+class ImageHandlers(VolumeHandlers):
     """Answers the actions on images."""
 
-    backend: "LocalBackend"
-    params: Any
+    @property
+    def backend(self) -> ImageBackend:
+        """The caller's account in the request's region."""
+        return self.ec2_backend  # type: ignore[no-any-return]
 
     def describe_images(self) -> ActionResult:
         """DescribeImages, with pages."""
@@ -785,11 +760,3 @@ def set_imds_support(image: Image, value: str) -> None:
     if value != "v2.0":
         raise Refused("InvalidParameterValue", "ImdsSupport can only be set to v2.0")
     image.imds_support = value
-
-
-def take_page(items: list[Any], params: Any) -> tuple[list[Any], str | None]:  # noqa: ANN401
-    """Return a page of a list and the token of the next one; a token is the number of the items before it."""
-    start = int(params.get("NextToken") or 0)
-    size = int(params.get("MaxResults") or 0) or max(len(items), 1)
-    end = start + size
-    return items[start:end], str(end) if end < len(items) else None

@@ -4,28 +4,30 @@ import json
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from moto.core.responses import ActionResult
-from moto.ec2.responses._base_response import EC2BaseResponse
 from moto.moto_api._internal import mock_random
 from moto.s3.models import s3_backends
 
+from pipeline.localcloud.backend import LocalHandlers
 from pipeline.localcloud.refusals import Refused
-
-if TYPE_CHECKING:
-    from pipeline.localcloud.control_plane import LocalBackend
+from pipeline.localcloud.volumes import VolumeBackend
 
 FORMATS = {"raw": "raw", "vhd": "vpc", "vhdx": "vhdx", "vmdk": "vmdk"}
 CHUNK = 1 << 20
 GIB = 1 << 30
 
 
-class ImportBackend:
-    """The import tasks of one account in one region. A part of LocalBackend."""
+class ImportBackend(VolumeBackend):
+    """The import tasks of one account in one region."""
 
-    def start_import(self: "LocalBackend", params: Any, tags: dict[str, str]) -> dict[str, Any]:  # noqa: ANN401
+    def __init__(self, region_name: str, account_id: str) -> None:
+        self.import_tasks: dict[str, dict[str, Any]] = {}
+        super().__init__(region_name, account_id)
+
+    def start_import(self, params: Any, tags: dict[str, str]) -> dict[str, Any]:  # noqa: ANN401
         """Begin to import a disk and return the task."""
         self.cloud.check_room()
         container = params.get("DiskContainer") or {}
@@ -50,7 +52,7 @@ class ImportBackend:
         self.cloud.later(lambda: self.finish_import(task_id, content, disk_format))
         return task
 
-    def read_object(self: "LocalBackend", bucket: str, key: str) -> Any:  # noqa: ANN401 -- a file
+    def read_object(self, bucket: str, key: str) -> Any:  # noqa: ANN401 -- a file
         """Return a file with the content of an S3 object, at its end."""
         try:
             found = s3_backends[self.account_id][self.partition].get_object(bucket, key)
@@ -62,7 +64,7 @@ class ImportBackend:
         copy.write(found.value)
         return copy
 
-    def finish_import(self: "LocalBackend", task_id: str, content: Any, disk_format: str) -> None:  # noqa: ANN401
+    def finish_import(self, task_id: str, content: Any, disk_format: str) -> None:  # noqa: ANN401
         """Make the snapshot; what the disk says of itself decides its size."""
         detail = self.import_tasks[task_id]["SnapshotTaskDetail"]
         try:
@@ -119,11 +121,13 @@ def write_raw(content: Any, disk_format: str, folder: Path) -> Path:  # noqa: AN
     return raw
 
 
-class ImportHandlers(EC2BaseResponse):  # type: ignore[misc]
+class ImportHandlers(LocalHandlers):
     """Answers ImportSnapshot and its tasks."""
 
-    backend: "LocalBackend"
-    params: Any
+    @property
+    def backend(self) -> ImportBackend:
+        """The caller's account in the request's region."""
+        return self.ec2_backend  # type: ignore[no-any-return]
 
     def import_snapshot(self) -> ActionResult:
         """ImportSnapshot."""

@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.types import Base64EncodedString
@@ -19,23 +19,19 @@ from moto.core.utils import utcnow
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import (
     Instance,
-    InstanceBackend,
     InstanceState,
     MetadataOptions,
     Reservation,
     StateReason,
 )
-from moto.ec2.responses._base_response import EC2BaseResponse
 from moto.ec2.utils import parse_user_data, random_ami_id
 
 from pipeline.localcloud.guests import Guest, GuestFailed, GuestSettings
-from pipeline.localcloud.images import Image, Mapping, passes, take_page
+from pipeline.localcloud.images import Image, ImageBackend, ImageHandlers, Mapping
+from pipeline.localcloud.listing import passes, take_page
 from pipeline.localcloud.machines import Reach
 from pipeline.localcloud.metadata import InstanceView
 from pipeline.localcloud.refusals import Refused, not_found, required
-
-if TYPE_CHECKING:
-    from pipeline.localcloud.control_plane import LocalBackend
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 MOST_PROCESSORS = 2
@@ -48,7 +44,28 @@ FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 MUST_BE_STOPPED = {"InstanceType", "Kernel", "Ramdisk", "UserData", "EnaSupport", "SriovNetSupport"}
 
 
-FILTERS: dict[str, Callable[[Instance], Any]] = {
+class LocalInstance(Instance):
+    """moto's instance, with what it leaves out."""
+
+    boot_mode: str | None = None
+    current_instance_boot_mode: str = "legacy-bios"
+    ena_support = True
+    platform_details = "Linux/UNIX"
+    usage_operation = "RunInstances"
+    ended: datetime.datetime | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+        self.codes: list[str] = []
+        self.image_record: dict[str, Any] = {}
+        super().__init__(*arguments, **options)
+
+    @property
+    def public_dns_name(self) -> str:
+        """Return no name: none would resolve to an address of this host."""
+        return ""
+
+
+FILTERS: dict[str, Callable[[LocalInstance], Any]] = {
     "architecture": lambda instance: instance.architecture,
     "availability-zone": lambda instance: instance.availability_zone,
     "block-device-mapping.device-name": lambda instance: list(instance.block_device_mapping),
@@ -84,14 +101,19 @@ FILTERS: dict[str, Callable[[Instance], Any]] = {
 }
 
 
-def set_state(instance: Instance, name: str, reason: StateReason | None = None, transition: str = "") -> None:
+def set_state(instance: LocalInstance, name: str, reason: StateReason | None = None, transition: str = "") -> None:
     """Move an instance to a state."""
     instance._state = InstanceState(name, CODES[name])
     instance.state_reason = reason or StateReason()
     instance._reason = transition
 
 
-def user_initiated(instance: Instance, name: str) -> None:
+def is_forgotten(instance: LocalInstance) -> bool:
+    """Tell whether an instance was terminated so long ago that EC2 shows it no more."""
+    return instance.ended is not None and utcnow() - instance.ended > FORGET_TERMINATED
+
+
+def user_initiated(instance: LocalInstance, name: str) -> None:
     """Move an instance to a state because the user asked for it."""
     code = "Client.UserInitiatedShutdown"
     moment = utcnow().strftime("%Y-%m-%d %H:%M:%S GMT")
@@ -145,11 +167,11 @@ def firmware(image: Image, instance_type: str) -> str:
     return "legacy-bios"
 
 
-class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
-    """The instances of one account in one region. A part of LocalBackend."""
+class LocalInstanceBackend(ImageBackend):
+    """The instances of one account in one region, over its images."""
 
     def run_instances(  # type: ignore[override]
-        self: "LocalBackend",
+        self,
         image_id: str,
         count: int,
         user_data: Base64EncodedString | None,
@@ -180,7 +202,7 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
         image.last_launched_time = utcnow()
         return reservation
 
-    def check_launch(self: "LocalBackend", image: Image, options: dict[str, Any]) -> None:
+    def check_launch(self, image: Image, options: dict[str, Any]) -> None:
         """Refuse a type or a key pair that does not exist, and an architecture that the type does not have."""
         instance_type = options["instance_type"]
         described = INSTANCE_TYPES.get(instance_type)
@@ -197,14 +219,14 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
         if key_name and key_name not in self.key_pairs:
             raise Refused("InvalidKeyPair.NotFound", f"The key pair '{key_name}' does not exist")
 
-    def undo_launch(self: "LocalBackend", reservation_ids: set[str]) -> None:
+    def undo_launch(self, reservation_ids: set[str]) -> None:
         """Take away what a launch that failed half-way made."""
         for reservation_id in reservation_ids:
             for instance in self.reservations.pop(reservation_id).instances:
                 self.release(instance)
                 self.tags.pop(instance.id, None)
 
-    def volume_request(self: "LocalBackend", mapping: Mapping) -> Mapping:
+    def volume_request(self, mapping: Mapping) -> Mapping:
         """Return a block device as moto's launch wants it."""
         ebs = mapping["Ebs"]
         request = {name: ebs.get(name) for name in ("SnapshotId", "VolumeSize", "VolumeType", "KmsKeyId")}
@@ -213,7 +235,7 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
         request["DeleteOnTermination"] = ebs.get("DeleteOnTermination", True)
         return {"DeviceName": mapping["DeviceName"], "Ebs": request}
 
-    def resolve_image_id(self: "LocalBackend", image_id: str) -> str:
+    def resolve_image_id(self, image_id: str) -> str:
         """Return the image id, looked up where it is `resolve:ssm:PARAMETER[:VERSION]`."""
         if not (image_id or "").startswith("resolve:ssm:"):
             return image_id
@@ -224,7 +246,7 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
             raise Refused("InvalidParameterValue", message)
         return value
 
-    def default_subnet_id(self: "LocalBackend", zone: str | None) -> str:
+    def default_subnet_id(self, zone: str | None) -> str:
         """Return the default subnet of a zone, or the first one."""
         subnets = self.get_default_subnets()
         if not subnets:
@@ -233,7 +255,7 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
             raise Refused("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
         return str((subnets[zone] if zone else subnets[min(subnets)]).id)
 
-    def complete_instance(self: "LocalBackend", instance: Instance, image: Image) -> None:
+    def complete_instance(self, instance: LocalInstance, image: Image) -> None:
         """Give a new instance what moto leaves out, and an address that can be reached."""
         set_state(instance, "pending")
         instance.hypervisor, instance.root_device_type = "xen", "ebs"
@@ -247,28 +269,28 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
         instance.product_codes = [{"ProductCodeId": code, "ProductCodeType": "marketplace"} for code in instance.codes]
         instance.image_record = {"Name": image.name, "CreationDate": image.creation_date, "OwnerId": image.owner_id}
         instance.kernel_id = image.kernel_id
-        instance.platform_details, instance.usage_operation = "Linux/UNIX", "RunInstances"
         if image.imds_support == "v2.0":
             instance.metadata_options.http_tokens = "required"
             instance.metadata_options.http_put_response_hop_limit = 2
         for nic in instance.nics.values():
             nic.delete_on_termination = True
+        instance.security_groups = list(instance.nics[0].group_set)
         self.give_address(instance)
 
-    def give_address(self: "LocalBackend", instance: Instance) -> None:
+    def give_address(self, instance: LocalInstance) -> None:
         """Replace the random public address, where an instance has one, by one of 127.0.0.0/8."""
         nic = instance.nics[0]
         if nic.public_ip is not None or str(nic.public_ip_auto_assign).lower() == "true":
             nic.public_ip = self.machines.addresses.take()
 
-    def take_address(self: "LocalBackend", instance: Instance) -> None:
+    def take_address(self, instance: LocalInstance) -> None:
         """Give back the public address."""
         nic = instance.nics.get(0)
         if nic is not None and nic.public_ip and nic.public_ip.startswith("127."):
             self.machines.addresses.release(nic.public_ip)
             nic.public_ip = None
 
-    def boot(self: "LocalBackend", instance: Instance) -> None:
+    def boot(self, instance: LocalInstance) -> None:
         """Start the machine of a pending instance. One that does not start is terminated, as on EC2."""
         with self.machines.lock(instance.id):
             with self.cloud.lock:
@@ -284,14 +306,14 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
                 if instance.state == "pending" and self.machines.running(instance.id):
                     set_state(instance, "running")
 
-    def start_machine(self: "LocalBackend", instance: Instance, settings: GuestSettings) -> None:
+    def start_machine(self, instance: LocalInstance, settings: GuestSettings) -> None:
         """Start the guest of an instance."""
         reach = Reach(lambda port, source: self.may_connect(instance, port, source), lambda: self.open_ports(instance))
         self.machines.start(
             settings, lambda: self.view(instance), lambda guest: self.after_exit(instance, guest), reach
         )
 
-    def fail_boot(self: "LocalBackend", instance: Instance, message: str) -> None:
+    def fail_boot(self, instance: LocalInstance, message: str) -> None:
         """Terminate an instance whose machine did not start, and say why."""
         with self.cloud.changing():
             code = "Server.InternalError"
@@ -299,7 +321,7 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
             instance.ended = utcnow()
             self.release(instance)
 
-    def guest_settings(self: "LocalBackend", instance: Instance) -> GuestSettings:
+    def guest_settings(self, instance: LocalInstance) -> GuestSettings:
         """Return what the machine of an instance is made of now."""
         described = INSTANCE_TYPES.get(instance.instance_type, {})
         blocks = dict(instance.get_block_device_mapping)
@@ -320,7 +342,7 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
             instance_type=instance.instance_type,
         )
 
-    def after_exit(self: "LocalBackend", instance: Instance, guest: Guest) -> None:
+    def after_exit(self, instance: LocalInstance, guest: Guest) -> None:
         """Follow a guest that has ended: stopped where that was asked for, else what the instance says of a power-off."""
         if getattr(guest, "replaced", False):
             return
@@ -341,12 +363,12 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
                 set_state(instance, "stopped", reason)
                 self.take_address(instance)
 
-    def finish_stop(self: "LocalBackend", instance: Instance) -> None:
+    def finish_stop(self, instance: LocalInstance) -> None:
         """A stopping instance is stopped: its public address is gone, its disks stay."""
         set_state(instance, "stopped", instance.state_reason, instance._reason)
         self.take_address(instance)
 
-    def release(self: "LocalBackend", instance: Instance) -> None:
+    def release(self, instance: LocalInstance) -> None:
         """Take away what a terminated instance had: interfaces, and the volumes that are to go with it."""
         self.machines.forget(instance.id)
         self.take_address(instance)
@@ -365,16 +387,15 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
             if nic.delete_on_termination:
                 with contextlib.suppress(Exception):
                     nic.delete()
-        instance.freed_address = instance.private_ip
 
-    def one_instance(self: "LocalBackend", instance_id: str) -> Instance:
+    def one_instance(self, instance_id: str) -> LocalInstance:
         """Return an instance, of moto's own look-up, or refuse."""
         instance = self.get_instance_by_id(instance_id)
         if instance is None:
             raise not_found("instance", instance_id)
-        return instance
+        return cast(LocalInstance, instance)
 
-    def stop(self: "LocalBackend", instance: Instance, *, force: bool = False) -> Change:
+    def stop(self, instance: LocalInstance, *, force: bool = False) -> Change:
         """Power an instance off; it is `stopping` until its guest is gone."""
         before = instance._state
         if instance.state in ("stopped", "stopping"):
@@ -390,7 +411,7 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
         self.cloud.later(lambda: self.power_off(instance, force=force))
         return Change(instance.id, before, instance._state)
 
-    def power_off(self: "LocalBackend", instance: Instance, *, force: bool) -> None:
+    def power_off(self, instance: LocalInstance, *, force: bool) -> None:
         """Wait until the machine of a stopping instance is off."""
         with self.machines.lock(instance.id):
             self.machines.shut_down(instance.id, force=force)
@@ -398,7 +419,7 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
                 if instance.state == "stopping":
                     self.finish_stop(instance)
 
-    def start(self: "LocalBackend", instance: Instance) -> Change:
+    def start(self, instance: LocalInstance) -> Change:
         """Start a stopped instance, with a new public address."""
         before = instance._state
         if instance.state in ("running", "pending"):
@@ -414,7 +435,7 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
         self.cloud.later(lambda: self.boot(instance))
         return Change(instance.id, before, instance._state)
 
-    def terminate(self: "LocalBackend", instance: Instance) -> Change:
+    def terminate(self, instance: LocalInstance) -> Change:
         """End an instance for good."""
         before = instance._state
         if instance.state in ("shutting-down", "terminated"):
@@ -428,7 +449,7 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
         self.cloud.later(lambda: self.end(instance))
         return Change(instance.id, before, instance._state)
 
-    def end(self: "LocalBackend", instance: Instance) -> None:
+    def end(self, instance: LocalInstance) -> None:
         """Pull the plug of an instance that is shutting down, and take everything away."""
         with self.machines.lock(instance.id):
             self.machines.shut_down(instance.id, force=True)
@@ -438,38 +459,49 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
                     instance.ended = utcnow()
                     self.release(instance)
 
-    def forget_terminated(self: "LocalBackend") -> None:
+    def forget_terminated(self) -> None:
         """Drop instances that were terminated an hour ago."""
         for reservation_id, reservation in list(self.reservations.items()):
             reservation.instances = [
                 instance
                 for instance in reservation.instances
-                if instance.state != "terminated" or utcnow() - instance.ended < FORGET_TERMINATED
+                if not (isinstance(instance, LocalInstance) and is_forgotten(instance))
             ]
             if not reservation.instances:
                 del self.reservations[reservation_id]
 
-    def rules(self: "LocalBackend", instance: Instance) -> list[Any]:
+    def recover_instances(self) -> None:
+        """After a restart: nothing runs any more, and what was ending has ended."""
+        for instance in cast(list[LocalInstance], self.all_instances()):
+            if instance.state == "shutting-down":
+                user_initiated(instance, "terminated")
+                instance.ended = utcnow()
+                self.release(instance)
+            elif instance.state in ("pending", "running", "stopping"):
+                set_state(instance, "stopped", instance.state_reason, "Server.InstanceStop: the local cloud stopped")
+                instance.nics[0].public_ip = None
+
+    def rules(self, instance: LocalInstance) -> list[Any]:
         """Return the ingress rules of the groups of an instance."""
         groups = list(instance.nics[0].group_set) if instance.nics else list(instance.security_groups)
         return [rule for group in groups for rule in group.ingress_rules]
 
-    def may_connect(self: "LocalBackend", instance: Instance, port: int, source: str) -> bool:
+    def may_connect(self, instance: LocalInstance, port: int, source: str) -> bool:
         """Tell whether the security groups let an address connect to a port now."""
         with self.cloud.lock:
             return any(rule_admits(rule, port, source) for rule in self.rules(instance))
 
-    def open_ports(self: "LocalBackend", instance: Instance) -> set[int]:
+    def open_ports(self, instance: LocalInstance) -> set[int]:
         """Return the ports that the security groups open to anybody; of wide ranges the common ones."""
         with self.cloud.lock:
             return {port for rule in self.rules(instance) for port in rule_ports(rule)}
 
-    def view(self: "LocalBackend", instance: Instance) -> InstanceView:
+    def view(self, instance: LocalInstance) -> InstanceView:
         """Return what the metadata service answers for an instance now."""
         with self.cloud.lock:
             return self.make_view(instance)
 
-    def make_view(self: "LocalBackend", instance: Instance) -> InstanceView:
+    def make_view(self, instance: LocalInstance) -> InstanceView:
         """Put the view together."""
         subnet = self.get_subnet(instance.subnet_id)
         groups = list(instance.nics[0].group_set)
@@ -517,11 +549,11 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
             block_devices=devices,
         )
 
-    def reservation_of(self: "LocalBackend", instance: Instance) -> str:
+    def reservation_of(self, instance: LocalInstance) -> str:
         """Return the id of the reservation that an instance was launched in."""
         return next((key for key, found in self.reservations.items() if instance in found.instances), "")
 
-    def create_image(self: "LocalBackend", params: Any, tags: dict[str, str], snapshot_tags: dict[str, str]) -> Image:  # type: ignore[override]  # noqa: ANN401
+    def create_image(self, params: Any, tags: dict[str, str], snapshot_tags: dict[str, str]) -> Image:  # type: ignore[override]  # noqa: ANN401
         """Make an image of an instance: snapshots of its volumes now, or after a shutdown where it runs."""
         self.cloud.check_room()
         required(params, "InstanceId", "Name")
@@ -565,13 +597,13 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
         self.cloud.later(lambda: self.finish_image(instance, image, pairs, reboot=reboot))
         return image
 
-    def inherited_imds(self: "LocalBackend", instance: Instance) -> str | None:
+    def inherited_imds(self, instance: LocalInstance) -> str | None:
         """Return the IMDS support of the image that an instance was launched from."""
         source = self.image_in(self.region_name, instance.image_id)
         return source.imds_support if source else None
 
     def image_mappings(
-        self: "LocalBackend", instance: Instance, image_id: str, asked: list[Mapping]
+        self, instance: LocalInstance, image_id: str, asked: list[Mapping]
     ) -> tuple[list[Mapping], list[tuple[str, str]]]:
         """Return an image's block devices and the pairs of volume and pending snapshot that they are made of."""
         changes = {mapping["DeviceName"]: mapping for mapping in asked}
@@ -594,14 +626,14 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
         mappings += [self.complete_mapping(mapping) for mapping in changes.values() if mapping.get("NoDevice") is None]
         return mappings, pairs
 
-    def take_snapshots(self: "LocalBackend", instance: Instance, pairs: list[tuple[str, str]]) -> None:
+    def take_snapshots(self, instance: LocalInstance, pairs: list[tuple[str, str]]) -> None:
         """Freeze the volumes of an instance, through its guest when it runs."""
         guest = self.machines.running(instance.id)
         for volume_id, snapshot_id in pairs:
             self.machines.disks.snapshot_volume(volume_id, snapshot_id, guest)
 
     def finish_image(
-        self: "LocalBackend", instance: Instance, image: Image, pairs: list[tuple[str, str]], *, reboot: bool
+        self, instance: LocalInstance, image: Image, pairs: list[tuple[str, str]], *, reboot: bool
     ) -> None:
         """Complete a pending image; where the instance runs and may be rebooted, shut it down for the snapshots."""
         if reboot:
@@ -614,7 +646,7 @@ class LocalInstanceBackend(InstanceBackend):  # type: ignore[misc]
         self.settle_snapshots([snapshot_id for _, snapshot_id in pairs])
         self.settle_image(image)
 
-    def snapshot_between_boots(self: "LocalBackend", instance: Instance, pairs: list[tuple[str, str]]) -> None:
+    def snapshot_between_boots(self, instance: LocalInstance, pairs: list[tuple[str, str]]) -> None:
         """Power off, snapshot and start again; the instance stays `running` all the time, as on EC2."""
         with self.machines.lock(instance.id):
             guest = self.machines.running(instance.id)
@@ -650,11 +682,13 @@ def rule_ports(rule: Any) -> Iterable[int]:  # noqa: ANN401 -- moto's rule
     return [port for port in COMMON_PORTS if rule.from_port <= port <= rule.to_port]
 
 
-class InstanceHandlers(EC2BaseResponse):  # type: ignore[misc]
+class InstanceHandlers(ImageHandlers):
     """Answers the actions on instances that moto answers otherwise, or not at all."""
 
-    backend: "LocalBackend"
-    params: Any
+    @property
+    def backend(self) -> LocalInstanceBackend:
+        """The caller's account in the request's region."""
+        return self.ec2_backend  # type: ignore[no-any-return]
 
     def run_instances(self) -> ActionResult:
         """RunInstances: moto reads the request, `LocalInstanceBackend.run_instances` does the work."""
@@ -708,7 +742,7 @@ class InstanceHandlers(EC2BaseResponse):  # type: ignore[misc]
         page, token = take_page(found, self.params)
         return ActionResult({"Reservations": page, "NextToken": token})
 
-    def named_instances(self) -> list[Instance]:
+    def named_instances(self) -> list[LocalInstance]:
         """Return the instances that the request names: all of them, or a refusal."""
         required(self.params, "InstanceIds")
         return [self.backend.one_instance(instance_id) for instance_id in self.params["InstanceIds"]]
@@ -809,7 +843,7 @@ class InstanceHandlers(EC2BaseResponse):  # type: ignore[misc]
             self.change_groups(instance, self.params["Groups"])
         return EmptyResult()
 
-    def change_groups(self, instance: Instance, group_ids: list[str]) -> None:
+    def change_groups(self, instance: LocalInstance, group_ids: list[str]) -> None:
         """Replace the security groups of an instance and of its first interface."""
         groups = []
         for group_id in group_ids:
@@ -868,7 +902,7 @@ def attribute_changes(params: Any) -> dict[str, Any]:  # noqa: ANN401
     return changes
 
 
-def modify_attribute(instance: Instance, name: str, value: Any) -> None:  # noqa: ANN401
+def modify_attribute(instance: LocalInstance, name: str, value: Any) -> None:  # noqa: ANN401
     """Change one attribute of an instance."""
     if name == "InstanceType" and value not in INSTANCE_TYPES:
         raise Refused("InvalidParameterValue", f"Invalid value '{value}' for InstanceType.")
@@ -879,7 +913,7 @@ def modify_attribute(instance: Instance, name: str, value: Any) -> None:  # noqa
     setattr(instance, ATTRIBUTES[name], value)
 
 
-def change_deletion(instance: Instance, mapping: Mapping) -> None:
+def change_deletion(instance: LocalInstance, mapping: Mapping) -> None:
     """Change whether a volume goes with its instance."""
     name = mapping["DeviceName"]
     block = instance.block_device_mapping.get(name)

@@ -10,9 +10,10 @@ from pathlib import Path
 from moto.ec2.models import ec2_backends
 
 from pipeline.localcloud.accounts import DEBIAN_ACCOUNT
+from pipeline.localcloud.backend import public_parameters
 from pipeline.localcloud.base_image import BaseImage
 from pipeline.localcloud.cloud import Cloud
-from pipeline.localcloud.control_plane import LocalBackend, of_account, public_parameters
+from pipeline.localcloud.control_plane import LocalBackend, of_account
 from pipeline.localcloud.images import Image
 from pipeline.localcloud.volumes import Snapshot
 

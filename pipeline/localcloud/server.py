@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from pipeline.localcloud import control_plane
+from pipeline.localcloud import backend, control_plane
 from pipeline.localcloud.cloud import Cloud
 from pipeline.localcloud.ebs import BlockRequest, BlockService, action_of
 from pipeline.localcloud.faults import Fault, FaultRefused, Strike
@@ -92,7 +92,7 @@ class Application:
         with self.cloud.lock:
             if call.service == "ssm":
                 self.cloud.seed(call.region)
-                control_plane.publish_parameters(control_plane.account_from_key(call.key), call.region)
+                backend.publish_parameters(backend.account_from_key(call.key), call.region)
             answer = list(self.moto.get_application(environ)(environ, start_response))
             if control_plane.changes_state(call.service, call.action):
                 self.cloud.save()
@@ -104,7 +104,7 @@ class Application:
             name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")
         }
         try:
-            control_plane.check_region(call.region)
+            backend.check_region(call.region)
         except Refused as refused:
             return send(start_response, 403, json.dumps({"message": refused.message}).encode(), "application/json")
         request = BlockRequest(
@@ -113,7 +113,7 @@ class Application:
             query=environ.get("QUERY_STRING", ""),
             headers=headers,
             body=call.body,
-            account_id=control_plane.account_from_key(call.key),
+            account_id=backend.account_from_key(call.key),
             region=call.region,
         )
         answer = self.blocks.answer(request)
@@ -143,11 +143,16 @@ class Application:
             ("PUT", "faults"): lambda asked: faults.replace(asked["faults"]),
             ("DELETE", "faults"): lambda asked: faults.replace([]),
             ("GET", "calls"): lambda asked: {"count": dict(faults.calls), "calls": self.calls},
-            ("DELETE", "calls"): lambda asked: (faults.calls.clear(), self.calls.clear()) and None,
+            ("DELETE", "calls"): lambda asked: self.forget_calls(),
             ("PUT", "product-codes"): self.set_product_codes,
             ("PUT", "organisations"): self.set_organisations,
             ("POST", "stop"): lambda asked: self.on_stop(),
         }
+
+    def forget_calls(self) -> None:
+        """Begin to count anew."""
+        self.cloud.faults.calls.clear()
+        self.calls.clear()
 
     def set_product_codes(self, asked: dict[str, Any]) -> None:
         """Give an image, a snapshot or a volume product codes, as AWS Marketplace does: the API cannot."""
@@ -157,7 +162,7 @@ class Application:
     def set_organisations(self, asked: dict[str, Any]) -> None:
         """Say which organisation and units (ARNs) an account belongs to."""
         with self.cloud.changing():
-            control_plane.organisations[str(asked["account"])] = {str(arn) for arn in asked["arns"]}
+            backend.organisations[str(asked["account"])] = {str(arn) for arn in asked["arns"]}
 
     def status(self) -> dict[str, Any]:
         """Return what the cloud is and holds."""

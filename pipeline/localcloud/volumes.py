@@ -8,19 +8,16 @@ import datetime
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import utcnow
-from moto.ec2.models.elastic_block_store import EBSBackend, Volume, VolumeAttachment
-from moto.ec2.responses._base_response import EC2BaseResponse
+from moto.ec2.models.elastic_block_store import Volume, VolumeAttachment
 from moto.ec2.utils import random_snapshot_id
 
-from pipeline.localcloud.images import passes, take_page
+from pipeline.localcloud.backend import LocalHandlers, RegionBackend
+from pipeline.localcloud.listing import passes, take_page
 from pipeline.localcloud.refusals import Refused, not_found, required
-
-if TYPE_CHECKING:
-    from pipeline.localcloud.control_plane import LocalBackend
 
 NOT_PUBLIC = "Public sharing of snapshots is blocked by the account's block public access setting in this Region."
 VOLUME_TYPES = {"standard", "gp2", "gp3", "io1", "io2", "st1", "sc1"}
@@ -43,6 +40,15 @@ class Snapshot:
     users: set[str] = field(default_factory=set)
     groups: set[str] = field(default_factory=set)
     start_time: datetime.datetime = field(default_factory=utcnow)
+
+
+class LocalVolume(Volume):
+    """moto's volume, with what it leaves out. `lineage` is as a snapshot's."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **options)
+        self.product_codes: list[str] = []
+        self.lineage: str = self.id
 
 
 def describe_snapshot(snapshot: Snapshot, tags: dict[str, str]) -> dict[str, Any]:
@@ -77,16 +83,16 @@ FILTERS: dict[str, Callable[[Snapshot], Any]] = {
 }
 
 
-class VolumeBackend:
-    """The volumes and snapshots of one account in one region. A part of LocalBackend."""
+class VolumeBackend(RegionBackend):
+    """The volumes and snapshots of one account in one region."""
 
-    def init_snapshots(self) -> None:
-        """Begin without snapshots, and with EC2's own default."""
+    def __init__(self, region_name: str, account_id: str) -> None:
         self.own_snapshots: dict[str, Snapshot] = {}
         self.uploads: dict[str, int] = {}
         self.snapshot_block_public_access = "unblocked"
+        super().__init__(region_name, account_id)
 
-    def new_snapshot(self: "LocalBackend", **attributes: Any) -> Snapshot:  # noqa: ANN401
+    def new_snapshot(self, **attributes: Any) -> Snapshot:  # noqa: ANN401
         """Keep a new pending snapshot of this account; its disk comes later."""
         snapshot_id = random_snapshot_id()
         attributes.setdefault("lineage", snapshot_id)
@@ -94,21 +100,21 @@ class VolumeBackend:
         self.own_snapshots[snapshot_id] = snapshot
         return snapshot
 
-    def snapshot_anywhere(self: "LocalBackend", snapshot_id: str) -> Snapshot:
+    def snapshot_anywhere(self, snapshot_id: str) -> Snapshot:
         """Return a snapshot of any account in this region."""
         for backend in self.neighbours():
             if snapshot_id in backend.own_snapshots:
                 return backend.own_snapshots[snapshot_id]
         raise not_found("snapshot", snapshot_id)
 
-    def may_use(self: "LocalBackend", snapshot: Snapshot) -> bool:
+    def may_use(self, snapshot: Snapshot) -> bool:
         """Tell whether this account may make volumes and copies of the snapshot."""
         if snapshot.owner_id == self.account_id or self.account_id in snapshot.users:
             return True
         owner = self.of_account(snapshot.owner_id)
         return "all" in snapshot.groups and owner.snapshot_block_public_access != "block-all-sharing"
 
-    def find_snapshot(self: "LocalBackend", snapshot_id: str) -> Snapshot:
+    def find_snapshot(self, snapshot_id: str) -> Snapshot:
         """Return a snapshot that this account may use."""
         if not re.fullmatch(r"snap-[0-9a-f]{8,17}", snapshot_id or ""):
             raise Refused("InvalidParameterValue", f"Value ({snapshot_id}) for parameter snapshotId is invalid.")
@@ -117,19 +123,19 @@ class VolumeBackend:
             raise not_found("snapshot", snapshot_id)
         return snapshot
 
-    def own_snapshot(self: "LocalBackend", snapshot_id: str) -> Snapshot:
+    def own_snapshot(self, snapshot_id: str) -> Snapshot:
         """Return a snapshot of this account's own."""
         snapshot = self.find_snapshot(snapshot_id)
         if snapshot.owner_id != self.account_id:
             raise Refused("AuthFailure", f"Not authorized for snapshot:{snapshot_id}")
         return snapshot
 
-    def get_snapshot(self: "LocalBackend", snapshot_id: str) -> Snapshot:
+    def get_snapshot(self, snapshot_id: str) -> Snapshot:
         """Return a snapshot for moto's own callers (CreateTags)."""
         return self.find_snapshot(snapshot_id)
 
     def list_snapshots(
-        self: "LocalBackend", ids: list[str], owners: list[str], users: list[str], filters: dict[str, list[str]]
+        self, ids: list[str], owners: list[str], users: list[str], filters: dict[str, list[str]]
     ) -> list[Snapshot]:
         """Return the snapshots that this account sees, narrowed by ids, owners, users and filters."""
         if ids:
@@ -151,9 +157,7 @@ class VolumeBackend:
             ]
         return [snapshot for snapshot in found if passes(filters, snapshot, FILTERS, self.tags.get(snapshot.id, {}))]
 
-    def create_volume(
-        self: "LocalBackend", size: int | None, zone_name: str, snapshot_id: str | None = None, **options: Any
-    ) -> Volume:  # type: ignore[override]  # noqa: ANN401
+    def create_volume(self, size: int | None, zone_name: str, snapshot_id: str | None = None, **options: Any) -> Volume:  # type: ignore[override]
         """Make a volume and its disk. Takes size from the snapshot, and its encryption.
 
         Whether the caller may use the snapshot was asked before: whoever may launch an image need not.
@@ -172,7 +176,7 @@ class VolumeBackend:
             raise Refused("MissingParameter", "The request must contain the parameter size/snapshot")
         if (options.get("volume_type") or "gp2") not in VOLUME_TYPES:
             raise Refused("InvalidParameterValue", f"Volume type {options['volume_type']} is unknown")
-        volume = EBSBackend.create_volume(self, size, zone_name, None, **options)
+        volume = cast(LocalVolume, super().create_volume(size, zone_name, None, **options))
         volume.snapshot_id = snapshot_id
         volume.product_codes = list(snapshot.product_codes) if snapshot else []
         volume.lineage = snapshot.lineage if snapshot else volume.id
@@ -183,30 +187,36 @@ class VolumeBackend:
             raise
         return volume
 
-    def delete_volume(self: "LocalBackend", volume_id: str) -> Volume:
+    def delete_volume(self, volume_id: str) -> Volume:
         """Delete a volume that nothing uses, and its disk."""
-        volume = EBSBackend.delete_volume(self, volume_id)
+        volume = super().delete_volume(volume_id)
         self.tags.pop(volume_id, None)
         self.drop_disk(volume_id)
         return volume
 
-    def drop_disk(self: "LocalBackend", volume_id: str) -> None:
+    def one_volume(self, volume_id: str) -> LocalVolume:
+        """Return a volume, or refuse."""
+        if volume_id not in self.volumes:
+            raise not_found("volume", volume_id)
+        return cast(LocalVolume, self.volumes[volume_id])
+
+    def drop_disk(self, volume_id: str) -> None:
         """Delete a disk if it is still there."""
         if volume_id in self.machines.disks.volume_ids():
             self.machines.disks.delete_volume(volume_id)
 
-    def modify_volume(self: "LocalBackend", volume_id: str, target_size: int | None = None, **options: Any) -> Volume:  # type: ignore[override]  # noqa: ANN401
+    def modify_volume(self, volume_id: str, target_size: int | None = None, **options: Any) -> Volume:  # type: ignore[override]  # noqa: ANN401
         """Change a volume's type and speed; the local cloud cannot grow a disk."""
-        volume = self.get_volume(volume_id)
+        volume = self.one_volume(volume_id)
         if target_size and target_size != volume.size:
             raise Refused("UnsupportedOperation", "The local cloud does not change the size of a volume")
-        return EBSBackend.modify_volume(self, volume_id, target_size, **options)
+        return super().modify_volume(volume_id, target_size, **options)
 
     def attach_volume(
-        self: "LocalBackend", volume_id: str, instance_id: str, device_path: str, delete_on_termination: bool = False
+        self, volume_id: str, instance_id: str, device_path: str, delete_on_termination: bool = False
     ) -> VolumeAttachment:
         """Attach a volume; the guest finds it at its next start, so the instance must not run yet."""
-        volume, instance = self.get_volume(volume_id), self.get_instance(instance_id)
+        volume, instance = self.one_volume(volume_id), self.get_instance(instance_id)
         if volume.attachment:
             raise Refused("VolumeInUse", f"{volume_id} is already attached to an instance")
         if device_path in instance.block_device_mapping:
@@ -219,11 +229,11 @@ class VolumeBackend:
                 f"Instance {instance_id} is {instance.state}: the local cloud attaches volumes to stopped instances"
             )
             raise Refused("UnsupportedOperation", message)
-        return EBSBackend.attach_volume(self, volume_id, instance_id, device_path, delete_on_termination)
+        return super().attach_volume(volume_id, instance_id, device_path, delete_on_termination)
 
-    def detach_volume(self: "LocalBackend", volume_id: str, instance_id: str, device_path: str) -> VolumeAttachment:
+    def detach_volume(self, volume_id: str, instance_id: str, device_path: str) -> VolumeAttachment:
         """Detach a volume from an instance that does not run."""
-        volume = self.get_volume(volume_id)
+        volume = self.one_volume(volume_id)
         if not volume.attachment:
             raise Refused("IncorrectState", f"Volume '{volume_id}' is in the 'available' state.")
         instance = volume.attachment.instance
@@ -232,14 +242,14 @@ class VolumeBackend:
                 f"Instance {instance.id} is {instance.state}: the local cloud detaches volumes of stopped instances"
             )
             raise Refused("UnsupportedOperation", message)
-        return EBSBackend.detach_volume(self, volume_id, instance.id, device_path)
+        return super().detach_volume(volume_id, instance.id, device_path)
 
     def create_snapshot(
-        self: "LocalBackend", volume_id: str, description: str, owner_id: str | None = None, from_ami: str | None = None
+        self, volume_id: str, description: str, owner_id: str | None = None, from_ami: str | None = None
     ) -> Snapshot:
         """Snapshot a volume as it is at this moment, through its guest when one runs; complete a little later."""
         self.cloud.check_room()
-        volume = self.get_volume(volume_id)
+        volume = self.one_volume(volume_id)
         snapshot = self.snapshot_record(volume, description)
         guest = self.machines.running(volume.attachment.instance.id) if volume.attachment else None
         try:
@@ -250,7 +260,7 @@ class VolumeBackend:
         self.cloud.later(lambda: self.settle_snapshots([snapshot.id]))
         return snapshot
 
-    def snapshot_record(self: "LocalBackend", volume: Volume, description: str) -> Snapshot:
+    def snapshot_record(self, volume: LocalVolume, description: str) -> Snapshot:
         """Keep a pending snapshot of a volume, with what it inherits."""
         return self.new_snapshot(
             volume_id=volume.id,
@@ -258,18 +268,18 @@ class VolumeBackend:
             description=description or "",
             encrypted=bool(volume.encrypted),
             kms_key_id=volume.kms_key_id,
-            product_codes=list(getattr(volume, "product_codes", [])),
-            lineage=getattr(volume, "lineage", volume.id),
+            product_codes=list(volume.product_codes),
+            lineage=volume.lineage,
         )
 
-    def settle_snapshots(self: "LocalBackend", snapshot_ids: list[str]) -> None:
+    def settle_snapshots(self, snapshot_ids: list[str]) -> None:
         """Complete pending snapshots, now that their disks are there."""
         with self.cloud.changing():
             for snapshot_id in snapshot_ids:
                 if snapshot_id in self.own_snapshots:
                     self.own_snapshots[snapshot_id].status = "completed"
 
-    def fill_copy(self: "LocalBackend", source_id: str, target_id: str) -> None:
+    def fill_copy(self, source_id: str, target_id: str) -> None:
         """Give a pending copy its content, and complete it; one whose source is gone becomes an error."""
         with self.cloud.changing():
             copy = self.own_snapshots.get(target_id)
@@ -282,7 +292,7 @@ class VolumeBackend:
                 copy.status = "error"
 
     def copy_snapshot(
-        self: "LocalBackend",
+        self,
         source_snapshot_id: str,
         source_region: str,
         description: str,
@@ -307,7 +317,7 @@ class VolumeBackend:
         self.cloud.later(lambda: self.fill_copy(source.id, copy.id))
         return copy
 
-    def delete_snapshot(self: "LocalBackend", snapshot_id: str) -> Snapshot:
+    def delete_snapshot(self, snapshot_id: str) -> Snapshot:
         """Delete a snapshot that no image uses."""
         snapshot = self.own_snapshot(snapshot_id)
         users = [image.id for image in self.images.values() if snapshot_id in image.snapshot_ids]
@@ -319,11 +329,22 @@ class VolumeBackend:
             self.machines.disks.delete_snapshot(snapshot_id)
         return snapshot
 
-    def default_kms_key(self: "LocalBackend") -> str:
+    def default_kms_key(self) -> str:
         """Return the ARN of the key that encrypts volumes where no other is named."""
         return self.default_kms_key_id or self._create_default_encryption_key()
 
-    def share_snapshot(self: "LocalBackend", snapshot: Snapshot, users: set[str], groups: set[str]) -> None:
+    def recover_volumes(self) -> None:
+        """After a restart: a pending snapshot that is on disk is complete, and a record without a disk goes."""
+        disks = self.machines.disks
+        for snapshot_id, snapshot in self.own_snapshots.items():
+            if snapshot_id not in disks.snapshot_ids():
+                snapshot.status = "error"
+            elif snapshot.status == "pending" and snapshot_id not in self.uploads:
+                snapshot.status = "completed"
+        for volume_id in set(self.volumes) - disks.volume_ids():
+            del self.volumes[volume_id]
+
+    def share_snapshot(self, snapshot: Snapshot, users: set[str], groups: set[str]) -> None:
         """Let others use a snapshot; refuses what EC2 does not share."""
         for user in users:
             if not re.fullmatch(r"\d{12}", user):
@@ -362,11 +383,13 @@ def names_of(permissions: list[dict[str, str]], kind: str) -> set[str]:
     return {permission[kind] for permission in permissions if permission.get(kind)}
 
 
-class VolumeHandlers(EC2BaseResponse):  # type: ignore[misc]
+class VolumeHandlers(LocalHandlers):
     """Answers the actions on volumes and snapshots that moto answers otherwise, or not at all."""
 
-    backend: "LocalBackend"
-    params: Any
+    @property
+    def backend(self) -> VolumeBackend:
+        """The caller's account in the request's region."""
+        return self.ec2_backend  # type: ignore[no-any-return]
 
     def create_volume(self) -> ActionResult:
         """CreateVolume, of a snapshot that the caller may use."""
@@ -469,7 +492,7 @@ class VolumeHandlers(EC2BaseResponse):  # type: ignore[misc]
 
     def describe_volume_attribute(self) -> ActionResult:
         """DescribeVolumeAttribute: product codes and automatic I/O."""
-        volume = self.backend.get_volume(self.params["VolumeId"])
+        volume = self.backend.one_volume(self.params["VolumeId"])
         if self.params["Attribute"] == "productCodes":
             codes = [{"ProductCodeId": code, "ProductCodeType": "marketplace"} for code in volume.product_codes]
             return ActionResult({"VolumeId": volume.id, "ProductCodes": codes})
