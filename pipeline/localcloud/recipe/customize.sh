@@ -40,16 +40,20 @@ GRUB
 
 chroot "$root" systemctl enable --quiet systemd-networkd.service
 chroot "$root" systemctl disable --quiet systemd-networkd-wait-online.service || true
-# Generators and units that find nothing on such a disk, and a stage of cloud-init that has nothing left to do.
+# Generators and units that find nothing on such a disk.
 mkdir -p "$root/etc/systemd/system-generators"
 for generator in bless-boot cryptsetup debug gpt-auto hibernate-resume integritysetup rc-local system-update veritysetup; do
   ln -s /dev/null "$root/etc/systemd/system-generators/systemd-$generator-generator"
 done
-for unit in cloud-config.service cloud-init-hotplugd.socket dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
+for unit in cloud-init-hotplugd.socket dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
   sys-fs-fuse-connections.mount modprobe@drm.service modprobe@fuse.service modprobe@efi_pstore.service systemd-pstore.service \
   proc-sys-fs-binfmt_misc.automount systemd-binfmt.service; do
   ln -s /dev/null "$root/etc/systemd/system/$unit"
 done
+# A stage of cloud-init that has nothing left to do. Since 24.3 one process runs all stages, and waits for each.
+if [ ! -e "$root/usr/lib/systemd/system/cloud-init-main.service" ] && [ ! -e "$root/lib/systemd/system/cloud-init-main.service" ]; then
+  ln -s /dev/null "$root/etc/systemd/system/cloud-config.service"
+fi
 for unit in e2scrub_all.timer e2scrub_reap.service man-db.timer; do
   chroot "$root" systemctl disable --quiet $unit 2>/dev/null || true
 done
