@@ -1,7 +1,7 @@
-"""moto's EC2 of one account in one region, and what all of our parts of it share: the cloud, neighbours, parameters, roles."""
+"""moto's EC2 of one account in one region, and what our parts of it share."""
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar, Self, cast
 
@@ -101,6 +101,10 @@ class LocalHandlers(EC2Response):
 
     params: Any
 
+    def filters(self) -> dict[str, list[str]]:
+        """Return the request's filters: names and values."""
+        return cast(dict[str, list[str]], self._filters_from_querystring())
+
     def tags_for(self, kind: str) -> dict[str, str]:
         """Return the tags that a request asks for one kind of resource."""
         tags: dict[str, str] = {}
@@ -127,11 +131,10 @@ def account_from_key(key: str) -> str:
     return BUILDER_ACCOUNT
 
 
-class PublicParameter(Parameter):
-    """A parameter that AWS or a publisher shows to every account."""
-
-    def __init__(self, account_id: str, name: str, value: str) -> None:
-        super().__init__(account_id, name, value, "String", None, None, None, utcnow(), 1, "aws:ec2:image")
+def public_parameter(account_id: str, name: str, value: str) -> Parameter:
+    """Return a parameter that AWS or a publisher shows to every account."""
+    make: Callable[..., Parameter] = Parameter
+    return make(account_id, name, value, "String", None, None, None, utcnow(), 1, "aws:ec2:image")
 
 
 def publish_parameters(account_id: str, region: str) -> None:
@@ -139,4 +142,4 @@ def publish_parameters(account_id: str, region: str) -> None:
     parameters = ssm_backends[account_id][region]._parameters
     for name, value in public_parameters.get(region, {}).items():
         if not (name in parameters and parameters[name][-1].value == value):
-            parameters[name] = [PublicParameter(account_id, name, value)]
+            parameters[name] = [public_parameter(account_id, name, value)]

@@ -4,11 +4,16 @@ Everything that replaces a part of moto is installed here, in process. moto's ve
 (tests/localcloud/test_contract.py) asks every call that the pipeline and its peers make.
 """
 
+# ruff: noqa: ANN401 -- moto's parameters and answers have no types
+
+import functools
 import json
 import logging
+from types import ModuleType
 from typing import Any, cast
 
 import moto
+import moto.core.responses
 import moto.ec2.models.elastic_block_store
 import moto.ec2.models.instances
 import moto.ec2.urls
@@ -16,6 +21,7 @@ import moto.iam.models
 from botocore.model import OperationNotFoundError
 from moto.core.base_backend import BackendDict
 from moto.core.responses import ActionResult
+from moto.core.utils import method_names_from_class
 from moto.ec2.exceptions import DryRunClientError
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
@@ -50,14 +56,19 @@ class LocalBackend(LocalInstanceBackend, ImportBackend):
 class LocalResponse(InstanceHandlers, ImportHandlers):
     """Answers EC2's actions."""
 
-    def _dispatch(self, request: Any, full_url: str | None = None, headers: Any = None) -> Any:  # noqa: ANN401
+    @property
+    def backend(self) -> LocalBackend:
+        """The caller's account in the request's region."""
+        return cast(LocalBackend, self.ec2_backend)
+
+    def _dispatch(self, request: Any, full_url: str | None = None, headers: Any = None) -> Any:
         try:
             return super()._dispatch(request, full_url, headers)
         except OperationNotFoundError:
             message = f"The action {self._get_action()} is not valid for this web service."
             return self.refuse(Refused("InvalidAction", message))
 
-    def call_action(self) -> Any:  # noqa: ANN401 -- moto's triple
+    def call_action(self) -> Any:
         """Check the region, the dry run and the client token, and turn every breakdown into an error of EC2."""
         try:
             check_region(self.region)
@@ -81,11 +92,11 @@ class LocalResponse(InstanceHandlers, ImportHandlers):
             _, headers, body = self.refuse(Refused("InternalError", f"{type(error).__name__}: {error}"))
             return 500, headers, body
 
-    def refuse(self, refused: Exception) -> Any:  # noqa: ANN401 -- moto's triple
+    def refuse(self, refused: Exception) -> Any:
         """Return an error as EC2 words it."""
         return self.serialized(ActionResult(refused))
 
-    def answer_once(self) -> Any:  # noqa: ANN401 -- moto's triple
+    def answer_once(self) -> Any:
         """Answer a repeated request with the first one's answer, where the caller gave a client token."""
         token = self.params.get("ClientToken")
         if not token:
@@ -116,15 +127,23 @@ def of_account(account_id: str, region: str) -> LocalBackend:
     return cast(LocalBackend, ec2_backends[account_id][region])
 
 
+def replace(module: ModuleType, name: str, ours: object) -> None:
+    """Put our part in place of moto's; one that moto does not have any more is a defect of this cloud."""
+    if not hasattr(module, name):
+        raise AttributeError(f"moto {moto.__version__} has no {module.__name__}.{name}")
+    setattr(module, name, ours)
+
+
 def install(cloud: Cloud) -> None:
     """Put our parts into moto, and take up the state of before. Raises StateRefused."""
     BackendDict.reset()
     LocalBackend.cloud = cloud
     ec2_backends.backend = LocalBackend
     moto.ec2.urls.url_paths["{0}/"] = LocalResponse.dispatch
-    moto.iam.models.get_account_id_from = account_from_key
-    moto.ec2.models.instances.Instance = LocalInstance
-    moto.ec2.models.elastic_block_store.Volume = LocalVolume
+    replace(moto.iam.models, "get_account_id_from", account_from_key)
+    replace(moto.ec2.models.instances, "Instance", LocalInstance)
+    replace(moto.ec2.models.elastic_block_store, "Volume", LocalVolume)
+    replace(moto.core.responses, "method_names_from_class", functools.cache(method_names_from_class))
     organisations.clear()
     public_parameters.clear()
     path = cloud.home / "state.pickle"
@@ -138,18 +157,19 @@ def install(cloud: Cloud) -> None:
 
 def collect() -> dict[str, Any]:
     """Return everything that is to survive a restart."""
-    kept = {"ec2": ec2_backends, "iam": iam_backends, "sts": sts_backends}
+    kept: dict[str, Any] = {"ec2": ec2_backends, "iam": iam_backends, "sts": sts_backends}
     content: dict[str, Any] = {
         name: {(account, region): backend for account, region, backend in list(backends.iter_backends())}
         for name, backends in kept.items()
     }
+    parameters: list[tuple[str, str, Any]] = list(ssm_backends.iter_backends())
     content["ssm"] = {
         (account, region): {
             name: list(versions)
             for name, versions in dict.items(backend._parameters)
             if not name.startswith("/aws/") and versions
         }
-        for account, region, backend in list(ssm_backends.iter_backends())
+        for account, region, backend in parameters
     }
     content["organisations"] = dict(organisations)
     return content
@@ -157,7 +177,8 @@ def collect() -> dict[str, Any]:
 
 def restore(content: dict[str, Any]) -> None:
     """Take up what `collect` returned."""
-    for name, backends in {"ec2": ec2_backends, "iam": iam_backends, "sts": sts_backends}.items():
+    kept: dict[str, Any] = {"ec2": ec2_backends, "iam": iam_backends, "sts": sts_backends}
+    for name, backends in kept.items():
         for (account, region), backend in content[name].items():
             backends[account][region] = backend
     for (account, region), parameters in content["ssm"].items():
@@ -192,7 +213,8 @@ def changes_state(service: str, action: str) -> bool:
 def set_product_codes(identity: str, codes: list[str]) -> None:
     """Give an image, a snapshot or a volume product codes. Raises Refused for an unknown id."""
     for backend in all_backends():
-        for holder in (backend.images, backend.own_snapshots, backend.volumes):
+        holders: tuple[dict[str, Any], ...] = (backend.images, backend.own_snapshots, backend.volumes)
+        for holder in holders:
             if identity in holder:
                 holder[identity].product_codes = codes
                 return

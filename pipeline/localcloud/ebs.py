@@ -56,7 +56,7 @@ class BlockRequest:
 
     def argument(self, name: str) -> str | None:
         """Return a parameter of the query, or None."""
-        return parse_qs(self.query).get(name, [None])[0]  # type: ignore[list-item]
+        return parse_qs(self.query)[name][0] if name in parse_qs(self.query) else None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ Behaviour is that of the EC2 API Reference and the EC2 User Guide ("Amazon Machi
 little of it, so these are ours, and moto's are not used.
 """
 
+# ruff: noqa: ANN401 -- moto's parameters and answers have no types
+
 import datetime
 import re
 from collections.abc import Callable
@@ -237,6 +239,12 @@ class ImageBackend(VolumeBackend):
         return image.owner_id == self.account_id or any(meets(criterion, image) for criterion in criteria)
 
     def describe_images(
+        self, ami_ids: Any = None, filters: Any = None, exec_users: Any = None, owners: Any = None
+    ) -> Any:
+        """Return images for moto's own callers (its instances, CreateTags)."""
+        return self.list_images(ami_ids, filters, exec_users, owners)
+
+    def list_images(
         self,
         ami_ids: list[str] | None = None,
         filters: dict[str, list[str]] | None = None,
@@ -246,7 +254,7 @@ class ImageBackend(VolumeBackend):
         deprecated: bool = False,
         disabled: bool = False,
     ) -> list[Image]:
-        """Return the images that this account sees; moto's own callers use this too."""
+        """Return the images that this account sees."""
         if ami_ids:
             found = [self.find_image(image_id) for image_id in ami_ids]
         else:
@@ -264,7 +272,7 @@ class ImageBackend(VolumeBackend):
         return [image for image in found if passes(filters, image, FILTERS, self.tags.get(image.id, {}))]
 
     def executable_by(self, image: Image, users: list[str]) -> bool:
-        """Tell whether the image names one of these users in its explicit launch permissions (`self`, `all` or an id)."""
+        """Tell whether the image's launch permissions name one of these users: `self`, `all` or an id."""
         names = {self.account_id if user == "self" else user for user in users}
         named = {permission.get("UserId") or permission.get("Group") for permission in image.permissions}
         return bool(names & named)
@@ -272,7 +280,10 @@ class ImageBackend(VolumeBackend):
     def check_name(self, name: str) -> None:
         """Refuse a name that is not one, or that this account uses already in this region."""
         if not NAME.fullmatch(name or ""):
-            message = "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, '(', ')', '.', '-', '/' and '_'"
+            message = (
+                "AMI names must be between 3 and 128 characters long, and may contain letters, numbers,"
+                " '(', ')', '.', '-', '/' and '_'"
+            )
             raise Refused("InvalidAMIName.Malformed", message)
         for image in self.images.values():
             if image.name == name:
@@ -285,12 +296,12 @@ class ImageBackend(VolumeBackend):
         self.create_tags([image.id], tags)
         return image
 
-    def register_image(self, params: Any, tags: dict[str, str]) -> Image:  # type: ignore[override]  # noqa: ANN401
+    def register(self, params: Any, tags: dict[str, str]) -> Image:
         """Register an image from snapshots, and keep every attribute."""
         required(params, "Name")
         self.check_name(params["Name"])
         mappings = [self.complete_mapping(mapping) for mapping in params.get("BlockDeviceMappings") or []]
-        root = params.get("RootDeviceName") or (mappings[0]["DeviceName"] if mappings else None)
+        root = str(params.get("RootDeviceName") or (mappings[0]["DeviceName"] if mappings else ""))
         roots = [mapping for mapping in mappings if mapping["DeviceName"] == root]
         if not roots or "SnapshotId" not in roots[0].get("Ebs", {}):
             message = "The root device must be a block device mapping with a snapshot"
@@ -337,7 +348,10 @@ class ImageBackend(VolumeBackend):
             ebs.setdefault("VolumeSize", snapshot.volume_size)
             ebs["Encrypted"] = snapshot.encrypted or bool(ebs.get("Encrypted"))
             if ebs["VolumeSize"] < snapshot.volume_size:
-                message = f"Volume of size {ebs['VolumeSize']}GB is smaller than snapshot '{snapshot.id}', expect size >= {snapshot.volume_size}GB"
+                message = (
+                    f"Volume of size {ebs['VolumeSize']}GB is smaller than snapshot '{snapshot.id}',"
+                    f" expect size >= {snapshot.volume_size}GB"
+                )
                 raise Refused("InvalidBlockDeviceMapping", message)
         elif not ebs.get("VolumeSize"):
             raise Refused("MissingParameter", "The request must contain the parameter size or snapshotId")
@@ -352,7 +366,7 @@ class ImageBackend(VolumeBackend):
             if image.state == "pending":
                 image.state = "available"
 
-    def copy_image(self, params: Any, tags: dict[str, str]) -> Image:  # type: ignore[override]  # noqa: ANN401
+    def duplicate_image(self, params: Any, tags: dict[str, str]) -> Image:
         """Copy an image and its snapshots from another region, or within one. The copy is pending at first."""
         required(params, "SourceImageId", "SourceRegion", "Name")
         source_side = self.in_region(params["SourceRegion"])
@@ -399,7 +413,7 @@ class ImageBackend(VolumeBackend):
         source: Image,
         ebs: dict[str, Any],
         image_id: str,
-        params: Any,  # noqa: ANN401
+        params: Any,
     ) -> str:
         """Make the pending copy of one snapshot of an image and return its id."""
         snapshot = source_side.snapshot_anywhere(ebs["SnapshotId"])
@@ -411,7 +425,9 @@ class ImageBackend(VolumeBackend):
         copy = self.new_snapshot(
             volume_id="vol-ffffffff",
             volume_size=snapshot.volume_size,
-            description=f"Copied for DestinationAmi {image_id} from SourceAmi {source.id} for SourceSnapshot {snapshot.id}.",
+            description=(
+                f"Copied for DestinationAmi {image_id} from SourceAmi {source.id} for SourceSnapshot {snapshot.id}."
+            ),
             encrypted=encrypted,
             kms_key_id=params.get("KmsKeyId") or (self.default_kms_key() if encrypted else None),
             product_codes=list(snapshot.product_codes),
@@ -457,7 +473,7 @@ class ImageBackend(VolumeBackend):
             image.deprecation_time = image.creation_date + PUBLIC_DEPRECATION
 
     def check_sharing(self, image: Image, add: list[Permission]) -> None:
-        """Refuse what EC2 does not share: encrypted by the default key, and publicly with codes, encryption or a block."""
+        """Refuse what EC2 does not share: encrypted by the default key; publicly with codes, encryption or a block."""
         snapshots = [self.snapshot_anywhere(snapshot_id) for snapshot_id in image.snapshot_ids]
         encrypted = [snapshot for snapshot in snapshots if snapshot.encrypted]
         if any(snapshot.kms_key_id == self.default_kms_key() for snapshot in encrypted):
@@ -506,7 +522,7 @@ def meets(criterion: dict[str, Any], image: Image) -> bool:
     return deprecated is None or past <= datetime.timedelta(days=int(deprecated))
 
 
-def launch_permission_changes(params: Any) -> tuple[list[Permission], list[Permission]]:  # noqa: ANN401
+def launch_permission_changes(params: Any) -> tuple[list[Permission], list[Permission]]:
     """Return what a ModifyImageAttribute adds and removes, in the structured form and in that with OperationType."""
     structured = params.get("LaunchPermission") or {}
     add, remove = list(structured.get("Add") or []), list(structured.get("Remove") or [])
@@ -534,9 +550,9 @@ class ImageHandlers(VolumeHandlers):
 
     def describe_images(self) -> ActionResult:
         """DescribeImages, with pages."""
-        images = self.backend.describe_images(
+        images = self.backend.list_images(
             self.params.get("ImageIds"),
-            self._filters_from_querystring(),
+            self.filters(),
             self.params.get("ExecutableUsers"),
             self.params.get("Owners"),
             deprecated=bool(self.params.get("IncludeDeprecated")),
@@ -555,17 +571,12 @@ class ImageHandlers(VolumeHandlers):
 
     def register_image(self) -> ActionResult:
         """RegisterImage."""
-        image = self.backend.register_image(self.params, self.tags_for("image"))
-        return ActionResult({"ImageId": image.id})
-
-    def create_image(self) -> ActionResult:
-        """CreateImage."""
-        image = self.backend.create_image(self.params, self.tags_for("image"), self.tags_for("snapshot"))
+        image = self.backend.register(self.params, self.tags_for("image"))
         return ActionResult({"ImageId": image.id})
 
     def copy_image(self) -> ActionResult:
         """CopyImage."""
-        image = self.backend.copy_image(self.params, self.tags_for("image"))
+        image = self.backend.duplicate_image(self.params, self.tags_for("image"))
         for snapshot_id in image.snapshot_ids:
             self.backend.create_tags([snapshot_id], self.tags_for("snapshot"))
         return ActionResult({"ImageId": image.id})
@@ -579,7 +590,7 @@ class ImageHandlers(VolumeHandlers):
         if self.params.get("DeleteAssociatedSnapshots"):
             for snapshot_id in image.snapshot_ids:
                 try:
-                    self.backend.delete_snapshot(snapshot_id)
+                    self.backend.remove_snapshot(snapshot_id)
                     results.append({"SnapshotId": snapshot_id, "ReturnCode": "success"})
                 except Refused as refused:
                     code = "skipped" if refused.code == "InvalidSnapshot.InUse" else "client-error"
@@ -618,7 +629,7 @@ class ImageHandlers(VolumeHandlers):
         return ActionResult(answer)
 
     def modify_image_attribute(self) -> ActionResult:
-        """ModifyImageAttribute: launch permission, description, IMDS support. Product codes are not settable any more."""
+        """ModifyImageAttribute: launch permission, description, IMDS support. Product codes can't be set any more."""
         required(self.params, "ImageId")
         image = self.backend.own_image(self.params["ImageId"])
         if self.params.get("ProductCodes") or self.params.get("Attribute") == "productCodes":
@@ -635,7 +646,7 @@ class ImageHandlers(VolumeHandlers):
                 set_value(image, value)
         return EmptyResult()
 
-    def reset_image_attribute(self) -> ActionResult:
+    def reset_image_attribute(self) -> ActionResult:  # type: ignore[override]
         """ResetImageAttribute: no launch permission is left."""
         image = self.backend.own_image(self.params["ImageId"])
         if self.params.get("Attribute") != "launchPermission":

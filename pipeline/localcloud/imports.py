@@ -1,5 +1,7 @@
 """ImportSnapshot: a disk image in an S3 bucket of this cloud becomes a snapshot."""
 
+# ruff: noqa: ANN401 -- moto's parameters and answers have no types
+
 import json
 import subprocess
 import tempfile
@@ -27,7 +29,7 @@ class ImportBackend(VolumeBackend):
         self.import_tasks: dict[str, dict[str, Any]] = {}
         super().__init__(region_name, account_id)
 
-    def start_import(self, params: Any, tags: dict[str, str]) -> dict[str, Any]:  # noqa: ANN401
+    def start_import(self, params: Any, tags: dict[str, str]) -> dict[str, Any]:
         """Begin to import a disk and return the task."""
         self.cloud.check_room()
         container = params.get("DiskContainer") or {}
@@ -52,7 +54,7 @@ class ImportBackend(VolumeBackend):
         self.cloud.later(lambda: self.finish_import(task_id, content, disk_format))
         return task
 
-    def read_object(self, bucket: str, key: str) -> Any:  # noqa: ANN401 -- a file
+    def read_object(self, bucket: str, key: str) -> Any:
         """Return a file with the content of an S3 object, at its end."""
         try:
             found = s3_backends[self.account_id][self.partition].get_object(bucket, key)
@@ -60,11 +62,11 @@ class ImportBackend(VolumeBackend):
             raise Refused("InvalidParameter", f"The bucket {bucket} can't be read: {error}") from error
         if found is None:
             raise Refused("InvalidParameter", f"There is no object {key} in the bucket {bucket}")
-        copy = tempfile.TemporaryFile(dir=self.cloud.home)
+        copy = tempfile.TemporaryFile(dir=self.cloud.home)  # noqa: SIM115 -- read later, by the import
         copy.write(found.value)
         return copy
 
-    def finish_import(self, task_id: str, content: Any, disk_format: str) -> None:  # noqa: ANN401
+    def finish_import(self, task_id: str, content: Any, disk_format: str) -> None:
         """Make the snapshot; what the disk says of itself decides its size."""
         detail = self.import_tasks[task_id]["SnapshotTaskDetail"]
         try:
@@ -96,7 +98,7 @@ def source_of(container: dict[str, Any]) -> tuple[str, str]:
     raise Refused("MissingParameter", "The request must contain a UserBucket, or a Url that begins with s3://")
 
 
-def write_raw(content: Any, disk_format: str, folder: Path) -> Path:  # noqa: ANN401 -- a file
+def write_raw(content: Any, disk_format: str, folder: Path) -> Path:
     """Write the disk as a raw, sparse file and return its path."""
     content.seek(0)
     given = folder / f"disk.{disk_format}"

@@ -1,8 +1,11 @@
 """Instances: RunInstances makes a real guest, and the states of the API are those of the guest.
 
 A machine is started and stopped in a thread of its own, under its instance's lock; what the guest does by itself (a
-power-off) arrives as its exit. Behaviour is that of the EC2 API Reference and the EC2 User Guide ("Instance lifecycle").
+power-off) arrives as its exit. Behaviour is that of the EC2 API Reference and of the EC2 User Guide's chapter
+"Instance lifecycle".
 """
+
+# ruff: noqa: ANN401 -- moto's parameters and answers have no types
 
 import base64
 import contextlib
@@ -10,8 +13,9 @@ import datetime
 import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.types import Base64EncodedString
@@ -27,11 +31,13 @@ from moto.ec2.models.instances import (
 from moto.ec2.utils import parse_user_data, random_ami_id
 
 from pipeline.localcloud.guests import Guest, GuestFailed, GuestSettings
-from pipeline.localcloud.images import Image, ImageBackend, ImageHandlers, Mapping
+from pipeline.localcloud.images import Image, ImageBackend, ImageHandlers, Mapping, image_codes
 from pipeline.localcloud.listing import passes, take_page
 from pipeline.localcloud.machines import Reach
 from pipeline.localcloud.metadata import InstanceView
 from pipeline.localcloud.refusals import Refused, not_found, required
+
+BootMode = Literal["legacy-bios", "uefi"]
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 MOST_PROCESSORS = 2
@@ -48,13 +54,13 @@ class LocalInstance(Instance):
     """moto's instance, with what it leaves out."""
 
     boot_mode: str | None = None
-    current_instance_boot_mode: str = "legacy-bios"
+    current_instance_boot_mode: BootMode = "legacy-bios"
     ena_support = True
     platform_details = "Linux/UNIX"
     usage_operation = "RunInstances"
     ended: datetime.datetime | None = None
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         self.codes: list[str] = []
         self.image_record: dict[str, Any] = {}
         super().__init__(*arguments, **options)
@@ -147,9 +153,9 @@ def merge_mappings(image: Image, asked: Iterable[Mapping]) -> list[Mapping]:
         elif "Ebs" in mapping:
             base = merged.get(name, {"DeviceName": name, "Ebs": {}})
             changed = {key: value for key, value in mapping["Ebs"].items() if value is not None}
-            if changed.get("SnapshotId", base["Ebs"].get("SnapshotId")) != base["Ebs"].get("SnapshotId"):
-                if name == image.root_device_name:
-                    raise Refused("InvalidBlockDeviceMapping", "snapshotId cannot be modified on root device")
+            other = changed.get("SnapshotId") not in (None, base["Ebs"].get("SnapshotId"))
+            if other and name == image.root_device_name:
+                raise Refused("InvalidBlockDeviceMapping", "snapshotId cannot be modified on root device")
             merged[name] = {"DeviceName": name, "Ebs": {**base["Ebs"], **changed}}
     if image.root_device_name not in merged:
         raise Refused("InvalidBlockDeviceMapping", f"The root device {image.root_device_name} can't be left out")
@@ -157,7 +163,7 @@ def merge_mappings(image: Image, asked: Iterable[Mapping]) -> list[Mapping]:
     return [root, *merged.values()]
 
 
-def firmware(image: Image, instance_type: str) -> str:
+def firmware(image: Image, instance_type: str) -> BootMode:
     """Return how a guest boots: UEFI when the image wants it, or prefers it and the host has it; BIOS otherwise."""
     supported = INSTANCE_TYPES.get(instance_type, {}).get("SupportedBootModes", ["legacy-bios", "uefi"])
     if image.boot_mode == "uefi":
@@ -170,13 +176,13 @@ def firmware(image: Image, instance_type: str) -> str:
 class LocalInstanceBackend(ImageBackend):
     """The instances of one account in one region, over its images."""
 
-    def run_instances(  # type: ignore[override]
+    def run_instances(
         self,
         image_id: str,
         count: int,
         user_data: Base64EncodedString | None,
         security_group_names: list[str],
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> Reservation:
         """Launch instances of an image: records and disks now, the machines in threads of their own."""
         self.cloud.check_room()
@@ -192,13 +198,13 @@ class LocalInstanceBackend(ImageBackend):
             options["subnet_id"] = self.default_subnet_id(options.get("placement"))
         known = set(self.reservations)
         try:
-            reservation = super().run_instances(image.id, count, user_data, security_group_names, **options)  # type: ignore[misc]
+            reservation = super().run_instances(image.id, count, user_data, security_group_names, **options)
         except BaseException:
             self.undo_launch(set(self.reservations) - known)
             raise
-        for instance in reservation.instances:
+        for instance in cast(list[LocalInstance], reservation.instances):
             self.complete_instance(instance, image)
-            self.cloud.later(lambda instance=instance: self.boot(instance))  # type: ignore[misc]
+            self.cloud.later(partial(self.boot, instance))
         image.last_launched_time = utcnow()
         return reservation
 
@@ -211,7 +217,11 @@ class LocalInstanceBackend(ImageBackend):
             raise Refused("InvalidParameterValue", message)
         architectures = described["ProcessorInfo"]["SupportedArchitectures"]
         if image.architecture not in architectures:
-            message = f"The architecture '{','.join(architectures)}' of the specified instance type does not match the architecture '{image.architecture}' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again."
+            message = (
+                f"The architecture '{','.join(architectures)}' of the specified instance type does not match the"
+                f" architecture '{image.architecture}' of the specified AMI. Specify an instance type and an AMI that"
+                " have matching architectures, and try again."
+            )
             raise Refused("InvalidParameterValue", message)
         if image.architecture != "x86_64":
             raise Refused("Unsupported", f"The local cloud runs x86_64 guests, not {image.architecture}")
@@ -222,7 +232,7 @@ class LocalInstanceBackend(ImageBackend):
     def undo_launch(self, reservation_ids: set[str]) -> None:
         """Take away what a launch that failed half-way made."""
         for reservation_id in reservation_ids:
-            for instance in self.reservations.pop(reservation_id).instances:
+            for instance in cast(list[LocalInstance], self.reservations.pop(reservation_id).instances):
                 self.release(instance)
                 self.tags.pop(instance.id, None)
 
@@ -260,15 +270,15 @@ class LocalInstanceBackend(ImageBackend):
         set_state(instance, "pending")
         instance.hypervisor, instance.root_device_type = "xen", "ebs"
         instance.root_device_name = image.root_device_name
-        instance.ena_support, instance.sriov_net_support = image.ena_support, image.sriov_net_support
+        instance.ena_support, instance.sriov_net_support = image.ena_support, image.sriov_net_support or "simple"
         instance.boot_mode, instance.current_instance_boot_mode = (
             image.boot_mode,
             firmware(image, instance.instance_type),
         )
         instance.codes = list(image.product_codes)
-        instance.product_codes = [{"ProductCodeId": code, "ProductCodeType": "marketplace"} for code in instance.codes]
+        instance.product_codes = cast(list[str], image_codes(image))
         instance.image_record = {"Name": image.name, "CreationDate": image.creation_date, "OwnerId": image.owner_id}
-        instance.kernel_id = image.kernel_id
+        instance.kernel_id = image.kernel_id or ""
         if image.imds_support == "v2.0":
             instance.metadata_options.http_tokens = "required"
             instance.metadata_options.http_put_response_hop_limit = 2
@@ -331,7 +341,7 @@ class LocalInstanceBackend(ImageBackend):
         )
         return GuestSettings(
             instance_id=instance.id,
-            private_address=instance.private_ip,
+            private_address=str(instance.private_ip),
             public_address=instance.public_ip or "",
             mac=instance.nics[0].mac_address,
             processors=min(described.get("VCpuInfo", {}).get("DefaultVCpus", 1), MOST_PROCESSORS),
@@ -343,8 +353,8 @@ class LocalInstanceBackend(ImageBackend):
         )
 
     def after_exit(self, instance: LocalInstance, guest: Guest) -> None:
-        """Follow a guest that has ended: stopped where that was asked for, else what the instance says of a power-off."""
-        if getattr(guest, "replaced", False):
+        """Follow a guest that has ended: stopped if that was asked for, else what the instance says of a power-off."""
+        if not self.machines.is_current(instance.id, guest):
             return
         with self.cloud.changing():
             if instance.state in ("shutting-down", "terminated", "stopped"):
@@ -364,7 +374,7 @@ class LocalInstanceBackend(ImageBackend):
                 self.take_address(instance)
 
     def finish_stop(self, instance: LocalInstance) -> None:
-        """A stopping instance is stopped: its public address is gone, its disks stay."""
+        """Let a stopping instance be stopped: its public address is gone, its disks stay."""
         set_state(instance, "stopped", instance.state_reason, instance._reason)
         self.take_address(instance)
 
@@ -405,7 +415,8 @@ class LocalInstanceBackend(ImageBackend):
         if instance.disable_api_stop:
             raise Refused(
                 "OperationNotPermitted",
-                f"The instance '{instance.id}' may not be stopped. Modify its 'disableApiStop' instance attribute and try again.",
+                f"The instance '{instance.id}' may not be stopped. Modify its 'disableApiStop' instance attribute"
+                " and try again.",
             )
         user_initiated(instance, "stopping")
         self.cloud.later(lambda: self.power_off(instance, force=force))
@@ -443,7 +454,8 @@ class LocalInstanceBackend(ImageBackend):
         if instance.disable_api_termination:
             raise Refused(
                 "OperationNotPermitted",
-                f"The instance '{instance.id}' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again.",
+                f"The instance '{instance.id}' may not be terminated. Modify its 'disableApiTermination' instance"
+                " attribute and try again.",
             )
         user_initiated(instance, "shutting-down")
         self.cloud.later(lambda: self.end(instance))
@@ -462,11 +474,8 @@ class LocalInstanceBackend(ImageBackend):
     def forget_terminated(self) -> None:
         """Drop instances that were terminated an hour ago."""
         for reservation_id, reservation in list(self.reservations.items()):
-            reservation.instances = [
-                instance
-                for instance in reservation.instances
-                if not (isinstance(instance, LocalInstance) and is_forgotten(instance))
-            ]
+            instances = cast(list[LocalInstance], reservation.instances)
+            reservation.instances = [instance for instance in instances if not is_forgotten(instance)]
             if not reservation.instances:
                 del self.reservations[reservation_id]
 
@@ -503,10 +512,10 @@ class LocalInstanceBackend(ImageBackend):
 
     def make_view(self, instance: LocalInstance) -> InstanceView:
         """Put the view together."""
-        subnet = self.get_subnet(instance.subnet_id)
+        subnet = self.get_subnet(str(instance.subnet_id))
         groups = list(instance.nics[0].group_set)
         options = instance.metadata_options
-        key = self.key_pairs.get(instance.key_name)
+        key = self.key_pairs.get(str(instance.key_name))
         role_name, profile_arn = self.role_of(instance)
         tags = self.tags.get(instance.id, {}) if options.instance_metadata_tags == "enabled" else None
         user_data = base64.b64decode(str(instance.user_data)) if instance.user_data else None
@@ -553,7 +562,7 @@ class LocalInstanceBackend(ImageBackend):
         """Return the id of the reservation that an instance was launched in."""
         return next((key for key, found in self.reservations.items() if instance in found.instances), "")
 
-    def create_image(self, params: Any, tags: dict[str, str], snapshot_tags: dict[str, str]) -> Image:  # type: ignore[override]  # noqa: ANN401
+    def make_image(self, params: Any, tags: dict[str, str], snapshot_tags: dict[str, str]) -> Image:
         """Make an image of an instance: snapshots of its volumes now, or after a shutdown where it runs."""
         self.cloud.check_room()
         required(params, "InstanceId", "Name")
@@ -564,7 +573,10 @@ class LocalInstanceBackend(ImageBackend):
         self.check_name(params["Name"])
         image_id = random_ami_id()
         mappings, pairs = self.image_mappings(instance, image_id, params.get("BlockDeviceMappings") or [])
-        codes = {*instance.codes, *(code for volume_id, _ in pairs for code in self.volumes[volume_id].product_codes)}
+        codes = {
+            *instance.codes,
+            *(code for volume_id, _ in pairs for code in self.one_volume(volume_id).product_codes),
+        }
         image = Image(
             id=image_id,
             name=params["Name"],
@@ -612,7 +624,7 @@ class LocalInstanceBackend(ImageBackend):
             change = changes.pop(device, {})
             if change.get("NoDevice") is not None:
                 continue
-            volume = self.volumes[block.volume_id]
+            volume = self.one_volume(block.volume_id)
             snapshot = self.snapshot_record(volume, f"Created by CreateImage({instance.id}) for {image_id}")
             pairs.append((volume.id, snapshot.id))
             ebs = {
@@ -651,8 +663,7 @@ class LocalInstanceBackend(ImageBackend):
         with self.machines.lock(instance.id):
             guest = self.machines.running(instance.id)
             if guest is not None:
-                guest.replaced = True  # type: ignore[attr-defined]
-                self.machines.shut_down(instance.id)
+                self.machines.shut_down_for_restart(instance.id)
             self.take_snapshots(instance, pairs)
             if guest is not None and instance.state == "running":
                 try:
@@ -661,7 +672,7 @@ class LocalInstanceBackend(ImageBackend):
                     self.fail_boot(instance, str(error))
 
 
-def rule_admits(rule: Any, port: int, source: str) -> bool:  # noqa: ANN401 -- moto's rule
+def rule_admits(rule: Any, port: int, source: str) -> bool:
     """Tell whether a rule of a security group lets an address connect to a TCP port."""
     cidr = rule.cidr_ipv4
     if cidr is None or rule.ip_protocol not in ("tcp", "-1"):
@@ -671,7 +682,7 @@ def rule_admits(rule: Any, port: int, source: str) -> bool:  # noqa: ANN401 -- m
     return ipaddress.ip_address(source) in ipaddress.ip_network(cidr, strict=False)
 
 
-def rule_ports(rule: Any) -> Iterable[int]:  # noqa: ANN401 -- moto's rule
+def rule_ports(rule: Any) -> Iterable[int]:
     """Return the TCP ports that a rule is about; of a wide range the common ones."""
     if rule.ip_protocol == "-1":
         return COMMON_PORTS
@@ -702,10 +713,10 @@ class InstanceHandlers(ImageHandlers):
         if not 1 <= int(self.params["MinCount"]) <= most <= 20:
             raise Refused("InvalidParameterValue", "MinCount and MaxCount must be 1 to 20, and in this order")
         self.params["MinCount"] = most
-        result = super().run_instances()  # type: ignore[misc]
-        for instance in result.result.instances:
+        result = super().run_instances()
+        for instance in cast(Reservation, result.result).instances:
             instance.disable_api_termination = bool(self.params.get("DisableApiTermination"))
-        return result  # type: ignore[no-any-return]
+        return result
 
     def _parse_block_device_mapping(self) -> list[Mapping]:
         """Return the block devices as the caller names them, over those of the launch template."""
@@ -728,12 +739,12 @@ class InstanceHandlers(ImageHandlers):
             raise Refused("InvalidParameterCombination", message)
         for instance_id in wanted:
             self.backend.one_instance(instance_id)
-        filters = self._filters_from_querystring()
+        filters = self.filters()
         found = []
         for reservation in self.backend.all_reservations():
             reservation.instances = [
                 instance
-                for instance in reservation.instances
+                for instance in cast(list[LocalInstance], reservation.instances)
                 if (not wanted or instance.id in wanted)
                 and passes(filters, instance, FILTERS, self.backend.tags.get(instance.id, {}))
             ]
@@ -746,6 +757,11 @@ class InstanceHandlers(ImageHandlers):
         """Return the instances that the request names: all of them, or a refusal."""
         required(self.params, "InstanceIds")
         return [self.backend.one_instance(instance_id) for instance_id in self.params["InstanceIds"]]
+
+    def create_image(self) -> ActionResult:
+        """CreateImage."""
+        image = self.backend.make_image(self.params, self.tags_for("image"), self.tags_for("snapshot"))
+        return ActionResult({"ImageId": image.id})
 
     def stop_instances(self) -> ActionResult:
         """StopInstances."""
@@ -790,7 +806,8 @@ class InstanceHandlers(ImageHandlers):
     def describe_instance_image_metadata(self) -> ActionResult:
         """DescribeInstanceImageMetadata: which image each instance was launched from."""
         wanted = set(self.params.get("InstanceIds") or [])
-        instances = [item for item in self.backend.all_instances() if not wanted or item.id in wanted]
+        known = cast(list[LocalInstance], self.backend.all_instances())
+        instances = [item for item in known if not wanted or item.id in wanted]
         answers = [
             {
                 "InstanceId": instance.id,
@@ -825,7 +842,7 @@ class InstanceHandlers(ImageHandlers):
         if attribute == "userData":
             value = {"Value": str(instance.user_data)} if instance.user_data else {}
             return ActionResult({"InstanceId": instance.id, "UserData": value})
-        return super().describe_instance_attribute()  # type: ignore[misc,no-any-return]
+        return super().describe_instance_attribute()
 
     def modify_instance_attribute(self) -> ActionResult:
         """ModifyInstanceAttribute: each attribute changes itself and nothing else."""
@@ -885,7 +902,7 @@ ATTRIBUTES = {
 }
 
 
-def attribute_changes(params: Any) -> dict[str, Any]:  # noqa: ANN401
+def attribute_changes(params: Any) -> dict[str, Any]:
     """Return the attributes that a request changes, from both of its forms."""
     changes = {
         name: params[name]["Value"]
@@ -902,7 +919,7 @@ def attribute_changes(params: Any) -> dict[str, Any]:  # noqa: ANN401
     return changes
 
 
-def modify_attribute(instance: LocalInstance, name: str, value: Any) -> None:  # noqa: ANN401
+def modify_attribute(instance: LocalInstance, name: str, value: Any) -> None:
     """Change one attribute of an instance."""
     if name == "InstanceType" and value not in INSTANCE_TYPES:
         raise Refused("InvalidParameterValue", f"Invalid value '{value}' for InstanceType.")

@@ -1,7 +1,9 @@
 """Filters, tags and pages, as every Describe action has them."""
 
+# ruff: noqa: ANN401 -- moto's parameters and answers have no types
+
 import fnmatch
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from pipeline.localcloud.refusals import Refused
@@ -9,7 +11,7 @@ from pipeline.localcloud.refusals import Refused
 Item = TypeVar("Item")
 
 
-def matches(wanted: Iterable[str], found: Any) -> bool:  # noqa: ANN401 -- any attribute
+def matches(wanted: Iterable[str], found: Any) -> bool:
     """Tell whether a value, or one of several, is among those that a filter names; * and ? are wildcards."""
     values = found if isinstance(found, (list, tuple, set)) else [found]
     texts = [str(value).lower() if isinstance(value, bool) else str(value) for value in values if value is not None]
@@ -28,7 +30,7 @@ def tag_filter(name: str, wanted: list[str], tags: dict[str, str]) -> bool | Non
 
 
 def passes(
-    filters: dict[str, list[str]], item: Any, getters: dict[str, Callable[[Any], Any]], tags: dict[str, str]
+    filters: Mapping[str, list[str]], item: Item, getters: Mapping[str, Callable[[Item], Any]], tags: dict[str, str]
 ) -> bool:
     """Tell whether an item passes all filters. An unknown filter is refused."""
     for name, values in filters.items():
@@ -43,7 +45,7 @@ def passes(
     return True
 
 
-def take_page(items: list[Any], params: Any) -> tuple[list[Any], str | None]:  # noqa: ANN401
+def take_page(items: list[Any], params: Any) -> tuple[list[Any], str | None]:
     """Return a page of a list and the token of the next one; a token is the number of the items before it."""
     start = int(params.get("NextToken") or 0)
     size = int(params.get("MaxResults") or 0) or max(len(items), 1)

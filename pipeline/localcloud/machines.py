@@ -73,20 +73,24 @@ class Machines:
         on_exit: Callable[[Guest], None],
         reach: Reach,
     ) -> None:
-        """Start the instance's machine and open the way to it. `on_exit` is told which guest ended. Raises GuestFailed."""
+        """Start the machine and open the way to it. `on_exit` is told which guest ended. Raises GuestFailed."""
         instance_id = settings.instance_id
         made: list[Guest] = []
         guest = self._make_guest(settings, self._directory / instance_id, view, lambda: on_exit(made[0]), self.metadata)
         made.append(guest)
-        guest.start()
         self._guests[instance_id] = guest
+        try:
+            guest.start()
+        except BaseException:
+            del self._guests[instance_id]
+            raise
         self.close_proxy(instance_id)
         if settings.public_address:
             self._proxies[instance_id] = PortProxy(settings.public_address, guest.dial, reach.may_connect, reach.ports)
 
     def is_current(self, instance_id: str, guest: Guest) -> bool:
         """Tell whether this is the guest that the instance has now, and not one of before a restart of it."""
-        return self._guests.get(instance_id, guest) is guest
+        return self._guests.get(instance_id) is guest
 
     def shut_down(self, instance_id: str, *, force: bool = False) -> None:
         """Power the machine off as its guest wants it, or pull the plug; returns when it is off."""
@@ -96,6 +100,13 @@ class Machines:
                 guest.destroy()
             else:
                 guest.shut_down(SHUT_DOWN_SECONDS)
+        self.close_proxy(instance_id)
+
+    def shut_down_for_restart(self, instance_id: str) -> None:
+        """Power the machine off, and let nobody take its end for the instance's."""
+        guest = self._guests.pop(instance_id, None)
+        if guest is not None:
+            guest.shut_down(SHUT_DOWN_SECONDS)
         self.close_proxy(instance_id)
 
     def reboot(self, instance_id: str) -> None:

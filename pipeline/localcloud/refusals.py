@@ -1,11 +1,13 @@
 """What the cloud answers when it refuses: EC2's own error codes, as moto's serializer wants them."""
 
+# ruff: noqa: ANN401 -- moto's parameters and answers have no types
+
 from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
 
 
-class Refused(EC2ClientError):  # type: ignore[misc]
+class Refused(EC2ClientError):
     """A call is refused with one of EC2's error codes."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -23,7 +25,7 @@ def not_found(kind: str, identity: str) -> Refused:
     return Refused(*codes[kind])
 
 
-def required(params: Any, *names: str) -> None:  # noqa: ANN401 -- moto's parsed parameters
+def required(params: Any, *names: str) -> None:
     """Refuse a call that lacks a parameter."""
     for name in names:
         if not params.get(name):

@@ -1,4 +1,4 @@
-"""Debian's base images in the cloud: owned by Debian's account, in every region that is used, with their SSM parameters.
+"""Debian's base images in the cloud: owned by Debian's account, in every used region, with their SSM parameters.
 
 An image's id comes from its content and the region, so it is the same after a reset.
 """

@@ -240,7 +240,7 @@ def break_connection(environ: Environment) -> None:
     raise ConnectionResetError("the answer is lost on purpose")
 
 
-class RequestHandler(MotoRequestHandler):  # type: ignore[misc]
+class RequestHandler(MotoRequestHandler):
     """Serves one connection, kept open, without delay for small answers, and quietly."""
 
     disable_nagle_algorithm = True
@@ -271,7 +271,6 @@ class Server:
             request_handler=RequestHandler,
             fd=self._socket.fileno(),
         )
-        self._server.daemon_threads = True
         self.port = int(self._socket.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
 

@@ -4,6 +4,8 @@ Volumes are moto's records, each with a disk of the DiskStore; snapshots are our
 Reference and the EBS User Guide.
 """
 
+# ruff: noqa: ANN401 -- moto's parameters and answers have no types
+
 import datetime
 import re
 from collections.abc import Callable
@@ -45,7 +47,7 @@ class Snapshot:
 class LocalVolume(Volume):
     """moto's volume, with what it leaves out. `lineage` is as a snapshot's."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.product_codes: list[str] = []
         self.lineage: str = self.id
@@ -92,7 +94,7 @@ class VolumeBackend(RegionBackend):
         self.snapshot_block_public_access = "unblocked"
         super().__init__(region_name, account_id)
 
-    def new_snapshot(self, **attributes: Any) -> Snapshot:  # noqa: ANN401
+    def new_snapshot(self, **attributes: Any) -> Snapshot:
         """Keep a new pending snapshot of this account; its disk comes later."""
         snapshot_id = random_snapshot_id()
         attributes.setdefault("lineage", snapshot_id)
@@ -130,7 +132,7 @@ class VolumeBackend(RegionBackend):
             raise Refused("AuthFailure", f"Not authorized for snapshot:{snapshot_id}")
         return snapshot
 
-    def get_snapshot(self, snapshot_id: str) -> Snapshot:
+    def get_snapshot(self, snapshot_id: str) -> Any:
         """Return a snapshot for moto's own callers (CreateTags)."""
         return self.find_snapshot(snapshot_id)
 
@@ -205,7 +207,7 @@ class VolumeBackend(RegionBackend):
         if volume_id in self.machines.disks.volume_ids():
             self.machines.disks.delete_volume(volume_id)
 
-    def modify_volume(self, volume_id: str, target_size: int | None = None, **options: Any) -> Volume:  # type: ignore[override]  # noqa: ANN401
+    def modify_volume(self, volume_id: str, target_size: int | None = None, **options: Any) -> Volume:  # type: ignore[override]
         """Change a volume's type and speed; the local cloud cannot grow a disk."""
         volume = self.one_volume(volume_id)
         if target_size and target_size != volume.size:
@@ -229,7 +231,7 @@ class VolumeBackend(RegionBackend):
                 f"Instance {instance_id} is {instance.state}: the local cloud attaches volumes to stopped instances"
             )
             raise Refused("UnsupportedOperation", message)
-        return super().attach_volume(volume_id, instance_id, device_path, delete_on_termination)
+        return cast(VolumeAttachment, super().attach_volume(volume_id, instance_id, device_path, delete_on_termination))
 
     def detach_volume(self, volume_id: str, instance_id: str, device_path: str) -> VolumeAttachment:
         """Detach a volume from an instance that does not run."""
@@ -244,9 +246,7 @@ class VolumeBackend(RegionBackend):
             raise Refused("UnsupportedOperation", message)
         return super().detach_volume(volume_id, instance.id, device_path)
 
-    def create_snapshot(
-        self, volume_id: str, description: str, owner_id: str | None = None, from_ami: str | None = None
-    ) -> Snapshot:
+    def take_snapshot(self, volume_id: str, description: str) -> Snapshot:
         """Snapshot a volume as it is at this moment, through its guest when one runs; complete a little later."""
         self.cloud.check_room()
         volume = self.one_volume(volume_id)
@@ -291,18 +291,12 @@ class VolumeBackend(RegionBackend):
             except (KeyError, ValueError, OSError):
                 copy.status = "error"
 
-    def copy_snapshot(
-        self,
-        source_snapshot_id: str,
-        source_region: str,
-        description: str,
-        kms_key_id: str | None,
-        *,
-        encrypted: bool = False,
-    ) -> Snapshot:  # type: ignore[override]
+    def duplicate_snapshot(
+        self, source_id: str, source_region: str, description: str, kms_key_id: str | None, *, encrypted: bool
+    ) -> Snapshot:
         """Copy a snapshot from another region, or within one."""
         self.cloud.check_room()
-        source = self.in_region(source_region).find_snapshot(source_snapshot_id)
+        source = self.in_region(source_region).find_snapshot(source_id)
         if source.status != "completed":
             raise Refused("IncorrectState", f"Snapshot {source.id} is not completed")
         encrypted = encrypted or source.encrypted or bool(kms_key_id)
@@ -317,9 +311,9 @@ class VolumeBackend(RegionBackend):
         self.cloud.later(lambda: self.fill_copy(source.id, copy.id))
         return copy
 
-    def delete_snapshot(self, snapshot_id: str) -> Snapshot:
+    def remove_snapshot(self, snapshot_id: str) -> None:
         """Delete a snapshot that no image uses."""
-        snapshot = self.own_snapshot(snapshot_id)
+        self.own_snapshot(snapshot_id)
         users = [image.id for image in self.images.values() if snapshot_id in image.snapshot_ids]
         if users:
             raise Refused("InvalidSnapshot.InUse", f"The snapshot {snapshot_id} is currently in use by {users[0]}")
@@ -327,7 +321,6 @@ class VolumeBackend(RegionBackend):
         self.tags.pop(snapshot_id, None)
         if snapshot_id in self.machines.disks.snapshot_ids():
             self.machines.disks.delete_snapshot(snapshot_id)
-        return snapshot
 
     def default_kms_key(self) -> str:
         """Return the ARN of the key that encrypts volumes where no other is named."""
@@ -363,7 +356,7 @@ class VolumeBackend(RegionBackend):
         snapshot.groups |= groups
 
 
-def volume_permission_changes(params: Any) -> tuple[list[dict[str, str]], list[dict[str, str]]]:  # noqa: ANN401
+def volume_permission_changes(params: Any) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Return what a ModifySnapshotAttribute adds and removes, in both of its forms."""
     structured = params.get("CreateVolumePermission") or {}
     add, remove = list(structured.get("Add") or []), list(structured.get("Remove") or [])
@@ -396,7 +389,7 @@ class VolumeHandlers(LocalHandlers):
         required(self.params, "AvailabilityZone")
         if self.params.get("SnapshotId"):
             self.backend.find_snapshot(self.params["SnapshotId"])
-        return super().create_volume()  # type: ignore[misc,no-any-return]
+        return super().create_volume()
 
     def describe_snapshots(self) -> ActionResult:
         """DescribeSnapshots, with owners and pages."""
@@ -404,7 +397,7 @@ class VolumeHandlers(LocalHandlers):
             self.params.get("SnapshotIds") or [],
             self.params.get("OwnerIds") or [],
             self.params.get("RestorableByUserIds") or [],
-            self._filters_from_querystring(),
+            self.filters(),
         )
         page, token = take_page(snapshots, self.params)
         return ActionResult({"Snapshots": [self.snapshot_answer(item) for item in page], "NextToken": token})
@@ -416,7 +409,7 @@ class VolumeHandlers(LocalHandlers):
     def create_snapshot(self) -> ActionResult:
         """CreateSnapshot."""
         required(self.params, "VolumeId")
-        snapshot = self.backend.create_snapshot(self.params["VolumeId"], self.params.get("Description") or "")
+        snapshot = self.backend.take_snapshot(self.params["VolumeId"], self.params.get("Description") or "")
         self.backend.create_tags([snapshot.id], self.tags_for("snapshot"))
         return ActionResult(self.snapshot_answer(snapshot))
 
@@ -430,15 +423,21 @@ class VolumeHandlers(LocalHandlers):
             boot = device == instance.root_device_name
             if block.volume_id in left_out or (boot and specification.get("ExcludeBootVolume")):
                 continue
-            snapshot = self.backend.create_snapshot(block.volume_id, self.params.get("Description") or "")
+            snapshot = self.backend.take_snapshot(block.volume_id, self.params.get("Description") or "")
             self.backend.create_tags([snapshot.id], self.tags_for("snapshot"))
             answers.append(self.snapshot_answer(snapshot))
         return ActionResult({"Snapshots": answers})
 
+    def delete_snapshot(self) -> ActionResult:
+        """DeleteSnapshot."""
+        required(self.params, "SnapshotId")
+        self.backend.remove_snapshot(self.params["SnapshotId"])
+        return EmptyResult()
+
     def copy_snapshot(self) -> ActionResult:
         """CopySnapshot."""
         required(self.params, "SourceSnapshotId", "SourceRegion")
-        snapshot = self.backend.copy_snapshot(
+        snapshot = self.backend.duplicate_snapshot(
             self.params["SourceSnapshotId"],
             self.params["SourceRegion"],
             self.params.get("Description") or "",
@@ -467,7 +466,7 @@ class VolumeHandlers(LocalHandlers):
         snapshot.groups -= names_of(remove, "Group")
         return EmptyResult()
 
-    def reset_snapshot_attribute(self) -> ActionResult:
+    def reset_snapshot_attribute(self) -> ActionResult:  # type: ignore[override]
         """ResetSnapshotAttribute: shared with nobody."""
         snapshot = self.backend.own_snapshot(self.params["SnapshotId"])
         snapshot.users, snapshot.groups = set(), set()
@@ -490,7 +489,7 @@ class VolumeHandlers(LocalHandlers):
         self.backend.snapshot_block_public_access = "unblocked"
         return ActionResult({"State": "unblocked"})
 
-    def describe_volume_attribute(self) -> ActionResult:
+    def describe_volume_attribute(self) -> ActionResult:  # type: ignore[override]
         """DescribeVolumeAttribute: product codes and automatic I/O."""
         volume = self.backend.one_volume(self.params["VolumeId"])
         if self.params["Attribute"] == "productCodes":
@@ -498,7 +497,7 @@ class VolumeHandlers(LocalHandlers):
             return ActionResult({"VolumeId": volume.id, "ProductCodes": codes})
         return ActionResult({"VolumeId": volume.id, "AutoEnableIO": {"Value": False}})
 
-    def describe_volume_status(self) -> ActionResult:
+    def describe_volume_status(self) -> ActionResult:  # type: ignore[override]
         """DescribeVolumeStatus: all are well."""
         volumes = self.backend.describe_volumes(self.params.get("VolumeIds") or [])
         status = {"Status": "ok", "Details": [{"Name": "io-enabled", "Status": "passed"}]}
