@@ -17,6 +17,12 @@ from pipeline.residue.rules import Sighting, Trigger
 PIECE = 1024 * 1024
 """What a decompressor may give at once, in bytes."""
 
+SLICE = 16 * 1024
+"""What deflate is fed with at once: damage in it costs a second try, byte by byte."""
+
+SMALL_SLICE = 1024
+"""What the others are fed with at once: what it gave is lost when it is damaged, and a bomb gives little."""
+
 WINDOW_LIMIT = 128 * 1024 * 1024
 """The dictionary that xz and zstd may ask for, in bytes."""
 
@@ -55,18 +61,38 @@ class Deflate:
         self.finished = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what comes out. Raises Damaged."""
+        """Yield what comes out, to the last byte before the damage. Raises Damaged."""
         data, self._skip = data[self._skip :], max(0, self._skip - len(data))
-        while data and not self.finished:
+        for start in range(0, len(data), SLICE):
+            before = self._stream.copy()
             try:
-                piece = self._stream.decompress(data, PIECE)
-            except zlib.error as problem:
-                raise Damaged from problem
+                pieces = list(self._inflate(data[start : start + SLICE]))
+            except zlib.error:
+                self._stream = before
+                yield from self._salvage(data[start : start + SLICE])
+                return
+            yield from pieces
+            if self.finished:
+                return
+
+    def _inflate(self, data: bytes) -> Iterator[bytes]:
+        """Yield what some bytes give."""
+        while not self.finished:
+            piece = self._stream.decompress(data, PIECE)
             data = self._stream.unconsumed_tail
             self.finished = self._stream.eof
-            if not piece and not data:
+            if piece:
+                yield piece
+            if not data and len(piece) < PIECE:
                 return
-            yield piece
+
+    def _salvage(self, data: bytes) -> Iterator[bytes]:
+        """Yield what some bytes give, one by one, until the damage. Raises Damaged."""
+        for number in range(len(data)):
+            try:
+                yield from list(self._inflate(data[number : number + 1]))
+            except zlib.error as problem:
+                raise Damaged from problem
 
 
 class Bounded:
@@ -78,16 +104,16 @@ class Bounded:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what comes out. Raises Damaged."""
-        while not self.finished:
+        for start in range(0, len(data), SMALL_SLICE):
             try:
-                piece = self._stream.decompress(data, PIECE)
+                piece = self._stream.decompress(data[start : start + SMALL_SLICE], PIECE)
+                while piece:
+                    yield piece
+                    piece = b"" if self._stream.eof or self._stream.needs_input else self._stream.decompress(b"", PIECE)
             except (lzma.LZMAError, OSError, EOFError, ValueError) as problem:
                 raise Damaged from problem
-            data = b""
             self.finished = self._stream.eof
-            if piece:
-                yield piece
-            elif self._stream.needs_input:
+            if self.finished:
                 return
 
 
@@ -103,11 +129,11 @@ class Zstandard:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what comes out. Raises Damaged."""
-        for start in range(0, len(data), 4096):
+        for start in range(0, len(data), SMALL_SLICE):
             if self.finished:
                 return
             try:
-                piece = self._stream.decompress(data[start : start + 4096])
+                piece = self._stream.decompress(data[start : start + SMALL_SLICE])
             except self._error as problem:
                 raise Damaged from problem
             self.finished = self._stream.eof

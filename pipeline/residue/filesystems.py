@@ -9,7 +9,7 @@ import io
 import stat
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -133,7 +133,8 @@ class FileSystem:
     def entries(self) -> tuple[Entry, ...]:
         """Everything that has a name, and the journal."""
         root = self.volume.get_root_directory()
-        return (*walk(root), *self._journal())
+        place = xfs_place(self.file) if self.kind == "xfs" else lambda physical: physical
+        return (*walk(root, place), *self._journal())
 
     @cached_property
     def _runs(self) -> list[tuple[int, int, Entry, int]]:
@@ -183,21 +184,21 @@ class FileSystem:
                 journal = self.volume.get_file_entry_by_inode(EXT_JOURNAL_INODE)
             except OSError:
                 return
-            yield entry_of(journal, "<journal>")
+            yield entry_of(journal, "<journal>", lambda physical: physical)
         else:
             yield xfs_log(self.file)
 
 
-def walk(root: Any) -> Iterator[Entry]:  # noqa: ANN401 - the libraries have no types
+def walk(root: Any, place: Callable[[int], int]) -> Iterator[Entry]:  # noqa: ANN401 - the libraries have no types
     """Yield every entry below a directory. What cannot be read is left out: it is found raw, as nobody's."""
     waiting = [("", root)]
-    yield entry_of(root, "/")
+    yield entry_of(root, "/", place)
     while waiting:
         path, directory = waiting.pop()
         for number in range(directory.get_number_of_sub_file_entries()):
             try:
                 child = directory.get_sub_file_entry(number)
-                entry = entry_of(child, f"{path}/{child.get_name()}")
+                entry = entry_of(child, f"{path}/{child.get_name()}", place)
             except OSError:
                 continue
             yield entry
@@ -205,18 +206,22 @@ def walk(root: Any) -> Iterator[Entry]:  # noqa: ANN401 - the libraries have no 
                 waiting.append((entry.path, child))
 
 
-def entry_of(node: Any, path: str) -> Entry:  # noqa: ANN401
+def entry_of(node: Any, path: str, place: Callable[[int], int]) -> Entry:  # noqa: ANN401
     """Return a library's file entry as a value."""
-    return Entry(path, node.get_inode_number(), node.get_size(), node.get_file_mode(), tuple(extents_of(node)))
+    return Entry(path, node.get_inode_number(), node.get_size(), node.get_file_mode(), tuple(extents_of(node, place)))
 
 
-def extents_of(node: Any) -> Iterator[Extent]:  # noqa: ANN401
-    """Yield the runs of a file that lie on the disk."""
+def extents_of(node: Any, place: Callable[[int], int]) -> Iterator[Extent]:  # noqa: ANN401
+    """Yield the runs of a file that lie on the disk; none for what is small enough to lie in the inode."""
+    try:
+        count = node.get_number_of_extents()
+    except OSError:  # its content is inside of its inode
+        return
     logical = 0
-    for number in range(node.get_number_of_extents()):
+    for number in range(count):
         physical, size, flags = node.get_extent(number)
         if not flags & 1:
-            yield Extent(logical, physical, size)
+            yield Extent(logical, place(physical), size)
         logical += size
 
 
@@ -242,18 +247,35 @@ def ext_block_is_free(file: SourceFile, offset: int) -> bool | None:
     return None if not byte else bool(uninitialised) or not byte[0] >> within % 8 & 1
 
 
-def xfs_log(file: SourceFile) -> Entry:
-    """Return the log inside an XFS file system, from its superblock (XFS Algorithms & Data Structures, superblocks)."""
+def xfs_place(file: SourceFile) -> Callable[[int], int]:
+    """Return what turns an XFS block address, in bytes, into a place in bytes.
+
+    An address is a group and a block in it, in a power of two (XFS Algorithms & Data Structures, superblocks).
+    """
     superblock = file.read_at(0, 512).ljust(512, b"\0")
-    block_size, group_blocks = struct.unpack_from(">I", superblock, 4)[0], struct.unpack_from(">I", superblock, 84)[0]
-    start, blocks, log_group = (
-        struct.unpack_from(">Q", superblock, 48)[0],
-        struct.unpack_from(">I", superblock, 96)[0],
-        superblock[124],
+    block_size, group_blocks = (int.from_bytes(superblock[at : at + 4], "big") for at in (4, 84))
+    group_log = superblock[124]
+    if not block_size or group_log > 31:
+        raise ValueError("the superblock of XFS makes no sense")
+
+    def place(address: int) -> int:
+        block, within = divmod(address, block_size)
+        return ((block >> group_log) * group_blocks + (block & (1 << group_log) - 1)) * block_size + within
+
+    return place
+
+
+def xfs_log(file: SourceFile) -> Entry:
+    """Return the log inside an XFS file system, from its superblock."""
+    superblock = file.read_at(0, 512).ljust(512, b"\0")
+    block_size, start, blocks = (
+        struct.unpack_from(form, superblock, at)[0] for form, at in ((">I", 4), (">Q", 48), (">I", 96))
     )
-    block = (start >> log_group) * group_blocks + (start & (1 << log_group) - 1)
-    size = blocks * block_size if start else 0
-    return Entry("<journal>", 0, size, 0, (Extent(0, block * block_size, size),) if size else ())
+    if not start:
+        return Entry("<journal>", 0, 0, 0)
+    return Entry(
+        "<journal>", 0, blocks * block_size, 0, (Extent(0, xfs_place(file)(start * block_size), blocks * block_size),)
+    )
 
 
 @dataclass(frozen=True)

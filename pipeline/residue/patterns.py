@@ -59,7 +59,7 @@ class Pattern:
         """Accept a trigger when the expression matches over it and the match is confirmed."""
         text, start = undress(window, place, trigger.encoding)
         for match in self.compiled.finditer(text, max(0, start - self.before)):
-            if match.start() > start:
+            if match.start() >= start + trigger.length:
                 return None
             if match.end() > start:
                 secret = self.check(match)
@@ -75,8 +75,13 @@ QUOTE = rb"[\"']?"
 def token(
     identity: str, kind: str, anchor: bytes, rest: bytes, check: confirm.Confirm = confirm.random_looking
 ) -> Pattern:
-    """Return the pattern of an access token that begins with a prefix of its own."""
-    expression = WORD + rb"(?P<secret>" + rest + rb")" + END
+    """Return the pattern of an access token that begins with a prefix of its own.
+
+    One that cannot be taken for anything else may touch other words, as in the rows of a database.
+    """
+    distinct = check is confirm.base62_crc or re.match(rb"[a-z]{5}", anchor)
+    expression = rb"(?P<secret>" + rest + rb")"
+    expression = expression if distinct else WORD + expression + END
     return Pattern(identity, "S07", kind, (anchor,), expression, check, before=8, after=400)
 
 
@@ -245,7 +250,7 @@ CLOUDS = (
         "S06",
         "AWS access key id",
         (rb"AKIA[A-Z2-7]{6}", rb"ASIA[A-Z2-7]{6}"),
-        rb"(?<![0-9A-Za-z+/])" + AWS_ID + rb"(?![0-9A-Za-z+/])",
+        rb"(?<![0-9A-Z+/])" + AWS_ID + rb"(?![0-9A-Z+/])",
         confirm.aws_access_key_id,
         before=4,
         after=40,

@@ -36,6 +36,8 @@ class Trigger:
 
     form: Form | Span = field(repr=False)
     encoding: Encoding
+    length: int = 1
+    """How long it is when it is not encoded."""
 
 
 class Rule(Protocol):
@@ -67,9 +69,9 @@ class Rule(Protocol):
 def dress(form: Form) -> tuple[Trigger, ...]:
     """Return the triggers of a form: plain, in UTF-16, and in base64 wherever it may begin."""
     return (
-        Trigger(form, Encoding.PLAIN),
-        Trigger(utf16_form(form), Encoding.UTF16),
-        *(Trigger(base64_form(form, shift), encoding) for encoding, shift in BASE64_SHIFTS.items()),
+        Trigger(form, Encoding.PLAIN, len(form)),
+        Trigger(utf16_form(form), Encoding.UTF16, len(form)),
+        *(Trigger(base64_form(form, shift), encoding, len(form)) for encoding, shift in BASE64_SHIFTS.items()),
     )
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tests.planted.plants import Decoy, Plant
@@ -59,7 +60,7 @@ class Planter:
         with self.part.open("wb") as file:
             file.truncate(SIZE)
         if self.kind == "ext4":
-            run("/sbin/mke2fs", "-q", "-t", "ext4", "-b", PAGE.__str__(), "-d", self.tree, self.part)
+            run("/sbin/mke2fs", "-q", "-t", "ext4", "-b", str(PAGE), "-d", self.tree, self.part)
         else:
             prototype = self.part.with_suffix(".proto")
             prototype.write_text("/dev/null\n0 0\nd--755 0 0\n" + "".join(self.prototype(self.tree)) + "$\n")
@@ -96,38 +97,17 @@ class Planter:
             self.debugfs(f"rm /pad/{number:03}")
         source = self.tree / "fragments"
         source.write_bytes((b"-" * (PAGE - 15) + plant.content).ljust(6 * PAGE, b"-"))
-        first = self.blocks_of("/pad/001")[0]
-        free = [first - 1 + 2 * number for number in range(6)]
         self.debugfs(f"write {source} /opt/app/fragments")
-        old = self.blocks_of("/opt/app/fragments")
-        if any(second == before + 1 for before, second in zip(old, old[1:], strict=False)):
-            self.move(old, free)
+        blocks = self.blocks_of("/opt/app/fragments")
+        assert all(second != first + 1 for first, second in pairwise(blocks))
         return Planted(plant, path="/opt/app/fragments")
-
-    def move(self, old: list[int], new: list[int]) -> None:
-        """Give a file other blocks: the content is moved, and its block map is written anew."""
-        with self.part.open("r+b") as file:
-            pieces = []
-            for block in old:
-                file.seek(block * PAGE)
-                pieces.append(file.read(PAGE))
-                file.seek(block * PAGE)
-                file.write(bytes(PAGE))
-            for block, piece in zip(new, pieces, strict=True):
-                file.seek(block * PAGE)
-                file.write(piece)
-        self.debugfs("sif /opt/app/fragments flags 0")
-        for number, block in enumerate(new):
-            self.debugfs(f"sif /opt/app/fragments block[{number}] {block}")
-            self.debugfs(f"setb {block}")
-        for number in range(len(new), 15):
-            self.debugfs(f"sif /opt/app/fragments block[{number}] 0")
 
     def assemble(self) -> None:
         with self.disk.open("wb") as file:
             file.truncate(DISK)
-        table = f"label: gpt\nunit: sectors\nstart={START // 512}, size={SIZE // 512}, type=L\nstart={SWAP // 512}, size={16 * MIB // 512}, type=S\n"
-        run("/sbin/sfdisk", "-q", self.disk, text=table + f"start={LVM // 512}, size={16 * MIB // 512}, type=V\n")
+        places = ((START, SIZE, "L"), (SWAP, 16 * MIB, "S"), (LVM, 16 * MIB, "V"))
+        lines = [f"start={start // 512}, size={size // 512}, type={kind}" for start, size, kind in places]
+        run("/sbin/sfdisk", "-q", self.disk, text="\n".join(["label: gpt", "unit: sectors", *lines, ""]))
         run(
             "dd",
             f"if={self.part}",
