@@ -78,12 +78,12 @@ run() {
 
 # Is the runner of this folder alive? A process id may have been given away again, so its working folder must match.
 is_running() {
-    runner=$(cat "$1/runner" 2>/dev/null)
-    [ -n "$runner" ] && [ "/proc/$runner/cwd" -ef "$1" ]
+    [ -s "$1/runner" ] && read -r runner <"$1/runner" && [ "/proc/$runner/cwd" -ef "$1" ]
 }
 
 # Wait for the runners of other programs, and remove what they left.
 settle_others() {
+    naps=0
     for other in "$assay_state"/*/; do
         other=${other%/}
         if [ ! -d "$other" ] || [ "$other" = "$assay_run" ]; then continue; fi
@@ -92,11 +92,15 @@ settle_others() {
     done
 }
 
-nap() { sleep 0.1 2>/dev/null || sleep 1; }
+# Wait a little: short at first, since most programs are, and longer then, to leave the processor to the steps.
+nap() {
+    naps=$((naps + 1))
+    if [ "$naps" -lt 25 ]; then sleep 0.02 2>/dev/null || sleep 1; else sleep 0.1 2>/dev/null || sleep 1; fi
+}
 
 # Print the records as they come, until the end or the death of the runner.
 follow() {
-    seen='' part='' line=''
+    seen='' part='' line='' naps=0
     while [ "$seen" != end ]; do
         is_running .
         dead=$?
@@ -120,7 +124,7 @@ main() {
     mkdir -p "$assay_run" && cd "$assay_run" || exit 1
     settle_others
     if ! is_running .; then
-        if ! grep -qx 'end \.' records 2>/dev/null; then
+        if ! [ -s records ] || ! grep -qx 'end \.' records; then
             printf '\n' >>records
             run </dev/null >>trouble 2>&1 &
             printf '%s\n' "$!" >runner
