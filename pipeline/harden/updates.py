@@ -14,34 +14,37 @@ FRESH_MINUTES = 60
 
 def steps(facts: Facts, options: UpdatesOptions) -> tuple[Step, ...]:
     """Return the steps that update the guest, and that let images do it daily by their distribution's own tool."""
-    now = {"all": UPGRADE_ALL, "security": UPGRADE_SECURITY}
     by_dnf = facts.package_manager != "apt"
     found: list[Step] = []
     if options.at_build != "none":
-        upgrade = dnf_upgrade(facts.package_manager, options) if by_dnf else now[options.at_build]
+        upgrade = dnf_upgrade(facts.package_manager, options) if by_dnf else apt_upgrade(options)
         found.append(Step("updates", ("H16",), f"update packages: {options.at_build}", upgrade + REPORT_REBOOT))
     if options.periodic:
         found.append(dnf_periodic(facts.package_manager) if by_dnf else apt_periodic())
     return tuple(found)
 
 
+def apt_upgrade(options: UpdatesOptions) -> str:
+    """Return the action that updates by apt: lists that are fresh, then everything that they offer."""
+    return APT_GET + (SECURITY_ONLY if options.at_build == "security" else "") + FRESH_LISTS + UPGRADE
+
+
 APT_GET = f"""
+sources='' stamp=/run/assay-package-lists
 apt() {{
     NEEDRESTART_MODE=a NEEDRESTART_SUSPEND=1 APT_LISTCHANGES_FRONTEND=none UCF_FORCE_CONFFOLD=1 apt-get -qq -y \\
         -o DPkg::Lock::Timeout={LOCK_SECONDS} -o Acquire::Retries=3 -o Acquire::Languages=none -o Dpkg::Use-Pty=0 \\
-        -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
+        -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold $sources "$@"
 }}
 """
 
-FRESH_LISTS = (
-    APT_GET
-    + f"""
-if [ -d /run/systemd/system ]; then
-    # They come back at the next boot. One that is at work may finish: two at once would be worse.
-    systemctl stop apt-daily.timer apt-daily-upgrade.timer 2>/dev/null || :
-fi
-stamp=/run/assay-package-lists
-if [ -z "$(find "$stamp" -mmin -{FRESH_MINUTES} 2>/dev/null)" ]; then
+FRESH_LISTS = f"""
+fresh_lists() {{
+    if [ -d /run/systemd/system ]; then
+        # They come back at the next boot. One that is at work may finish: two at once would be worse.
+        systemctl stop apt-daily.timer apt-daily-upgrade.timer 2>/dev/null || :
+    fi
+    if [ -n "$(find "$stamp" -mmin -{FRESH_MINUTES} 2>/dev/null)" ]; then return; fi
     # A list that cannot be fetched must not pass for a list without news. The lock of the lists knows no time-out.
     attempts=0
     until said=$(apt -o APT::Update::Error-Mode=any update 2>&1); do
@@ -51,32 +54,42 @@ if [ -z "$(find "$stamp" -mmin -{FRESH_MINUTES} 2>/dev/null)" ]; then
         sleep 2
     done
     : >"$stamp"
-fi
+}}
 """
-)
 
-UPGRADE_ALL = (
-    FRESH_LISTS
-    + """
+UPGRADE = """
 before=$(dpkg-query -W | cksum)
-if apt -s --with-new-pkgs upgrade 2>/dev/null | grep -q '^Inst '; then
-    apt --with-new-pkgs upgrade
-fi
+fresh_lists
+plan=$(apt-get -s --with-new-pkgs $sources upgrade)
+wanted=$(printf '%s\\n' "$plan" | sed -n 's/^Inst \\([^ ]*\\).*/\\1/p')
+if [ -n "$wanted" ]; then apt --with-new-pkgs upgrade; fi
+case $plan in *' 0 not upgraded.'*) ;; *) if [ -n "$sources" ]; then ask_all_sources; fi ;; esac
 after=$(dpkg-query -W | cksum)
 """
-)
 
-UPGRADE_SECURITY = (
-    FRESH_LISTS
-    + """
-before=$(dpkg-query -W | cksum)
-packages=$(apt -s --with-new-pkgs upgrade 2>/dev/null | sed -n 's/^Inst \\([^ ]*\\) .*-[Ss]ecurity.*/\\1/p')
-if [ -n "$packages" ]; then
-    apt install --only-upgrade $packages
+SECURITY_ONLY = r"""
+only=/run/assay-security-sources
+rm -rf "$only"
+mkdir -p "$only"
+awk -v RS= -v ORS='\n\n' '/(^|\n)Suites:[^\n]*-security/' /dev/null /etc/apt/sources.list.d/*.sources \
+    >"$only/security.sources" 2>/dev/null || :
+grep -hE '^deb .*-security' /etc/apt/sources.list /etc/apt/sources.list.d/*.list >"$only/security.list" 2>/dev/null || :
+if [ ! -s "$only/security.sources" ] && [ ! -s "$only/security.list" ]; then
+    echo 'no source of security updates is known'
+    exit 1
 fi
-after=$(dpkg-query -W | cksum)
+sources="-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=$only -o APT::Get::List-Cleanup=0"
+stamp=/run/assay-security-lists
+
+# A security update that needs a package from elsewhere is held back: then every list is read.
+ask_all_sources() {
+    sources='' stamp=/run/assay-package-lists
+    fresh_lists
+    wanted=$(apt-get -s --with-new-pkgs upgrade | sed -n 's/^Inst \([^ ]*\) .*-[Ss]ecurity.*/\1/p')
+    if [ -n "$wanted" ]; then apt install --only-upgrade $wanted; fi
+}
 """
-)
+"""The other sources are not even read: their lists are a hundred times larger."""
 
 REPORT_REBOOT = """
 newest=$(ls /lib/modules 2>/dev/null | sort -V | tail -n 1)
@@ -122,7 +135,8 @@ def apt_periodic() -> Step:
 
 INSTALL = f"""
 if [ ! -x /usr/bin/unattended-upgrade ]; then
-{FRESH_LISTS}
+{APT_GET}{FRESH_LISTS}
+fresh_lists
 apt install --no-install-recommends unattended-upgrades
 fi
 """

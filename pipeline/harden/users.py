@@ -9,7 +9,7 @@ SUDO_FOLDER = "/etc/sudoers.d"
 SUDO_PREFIX = f"{SUDO_FOLDER}/60-assay-"
 SUDO_AUDIT = ManagedFile(
     f"{SUDO_FOLDER}/10-assay-audit",
-    '# Written by Assay: who did what, and when.\nDefaults use_pty\nDefaults logfile="/var/log/sudo.log"\n',
+    "# Written by Assay: who did what, and when.\nDefaults use_pty, syslog=authpriv\n",
     "440",
 )
 

@@ -5,14 +5,43 @@ from pipeline.guest.variables import assign
 from pipeline.spec import Spec
 
 BUILD_DROP_IN = "/etc/ssh/sshd_config.d/01-assay-build.conf"
+BUILD_SUDO = "/etc/sudoers.d/zz-assay-build"
+CLOUD_INIT_SUDO = "/etc/sudoers.d/90-cloud-init-users"
 LEAVING = "/run/assay-leaving"
 """Names the account that the power-off removes. On a tmpfs."""
 
 
 def steps(spec: Spec) -> tuple[Step, ...]:
-    """Return the steps that keep the build's user out of the image, where the image is not to have it."""
+    """Return the step that leaves the build's user nothing but sudo, which the power-off takes.
+
+    cloud-init's own grant goes now; it comes back at the first boot, for the launch user. Where the image is not to
+    have the build's user, the account goes with the power-off, too.
+    """
     kept = {user.name for user in spec.users} | {spec.image.launch_user}
-    variables = assign(drop_in=BUILD_DROP_IN, leaving=LEAVING, name="" if spec.ssh.user in kept else spec.ssh.user)
-    test = variables + '[ ! -e "$drop_in" ]\n[ "$(cat "$leaving" 2>/dev/null)" = "$name" ]'
-    action = variables + 'rm -f "$drop_in"\n(umask 077 && printf \'%s\\n\' "$name" >"$leaving")'
-    return (Step("build_user", ("S10", "H03"), "let the build's own user in no longer", action, test),)
+    variables = assign(
+        drop_in=BUILD_DROP_IN,
+        cloud_init_sudo=CLOUD_INIT_SUDO,
+        build_sudo=BUILD_SUDO,
+        user=spec.ssh.user,
+        leaving=LEAVING,
+        name="" if spec.ssh.user in kept else spec.ssh.user,
+    )
+    title = "take the build's own user out of sshd and cloud-init's sudo"
+    return (Step("build_user", ("S10", "H03"), title, variables + LEAVE_SUDO_ONLY, variables + HAS_SUDO_ONLY),)
+
+
+HAS_SUDO_ONLY = r"""
+[ ! -e "$drop_in" ]
+[ ! -e "$cloud_init_sudo" ]
+[ "$(cat "$leaving" 2>/dev/null)" = "$name" ]
+[ "$user" = root ] || [ -e "$build_sudo" ]
+"""
+
+LEAVE_SUDO_ONLY = r"""
+if [ "$user" != root ]; then
+    (umask 337 && printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\n' "$user" >"$build_sudo.assay-new")
+    mv -f "$build_sudo.assay-new" "$build_sudo"
+fi
+rm -f "$drop_in" "$cloud_init_sudo"
+(umask 077 && printf '%s\n' "$name" >"$leaving")
+"""

@@ -7,17 +7,25 @@ from pipeline.spec import Spec
 
 CERTIFICATES = "pk-*.pem cert-*.pem .ec2 .eucarc .euca"
 CLOUDS = (
-    ".aws .boto .s3cfg .passwd-s3fs .config/gcloud .gsutil .azure .oci .aliyun .bluemix .config/doctl .config/hcloud "
-    ".config/rclone .config/openstack .config/linode-cli .ibmcloud .saml2aws .aws-sso .granted .config/awsume"
+    ".aws .boto .s3cfg .passwd-s3fs .config/gcloud .gsutil .azure .oci .aliyun .bluemix .config/doctl "
+    ".config/hcloud .config/rclone .config/openstack .config/linode-cli .ibmcloud .saml2aws .aws-sso .granted "
+    ".hcloud.toml .rclone.conf .config/awsume"
 )
 SERVICES = (
     ".netrc _netrc .pgpass .my.cnf .mylogin.cnf .git-credentials .config/git/credentials .docker .dockercfg "
     ".config/containers/auth.json .kube .npmrc .yarnrc .yarnrc.yml .pypirc .pip/pip.conf .config/pip/pip.conf "
     ".terraform.d .terraformrc .vault-token .gnupg .env .env.* .envrc .config/gh .config/hub .cargo/credentials "
-    ".cargo/credentials.toml .gem/credentials .m2/settings.xml .m2/settings-security.xml .gradle/gradle.properties "
-    ".subversion/auth .config/op .password-store .ansible .chef .heroku .smbcredentials .config/helm .s3ql .ldaprc "
-    ".config/filezilla .config/sops .age .msmtprc .mutt .fetchmailrc .config/configstore"
+    ".cargo/credentials.toml .gem/credentials .m2/settings.xml .m2/settings-security.xml "
+    ".gradle/gradle.properties .subversion/auth .config/op .password-store .ansible .chef .heroku .smbcredentials "
+    ".config/helm .s3ql .ldaprc .config/filezilla .config/sops .age .msmtprc .mutt .fetchmailrc "
+    ".config/configstore"
 )
+
+ELSEWHERE = r"""
+find /etc /opt /srv /usr/local /var -xdev \( -path /var/lib/dpkg -o -path /var/log \) -prune -o -type f \( -name .env \
+    -o -name .netrc -o -name .pgpass -o -name .my.cnf -o -name .git-credentials -o -name .npmrc -o -name .pypirc \
+    -o -name .htpasswd -o -name 'terraform.tfstate*' \) -print 2>/dev/null | present
+"""
 
 
 def steps(spec: Spec) -> tuple[Step, ...]:
@@ -30,7 +38,9 @@ def steps(spec: Spec) -> tuple[Step, ...]:
             spec, "credentials", ("S05",), "remove X.509 certificates and keys of EC2", f"in_homes '{CERTIFICATES}'"
         ),
         removal(spec, "credentials", ("S06",), "remove credentials for clouds", f"in_homes '{CLOUDS}'\n{under_etc}"),
-        removal(spec, "credentials", ("S07",), "remove credentials for services", f"in_homes '{SERVICES}'"),
+        removal(
+            spec, "credentials", ("S07",), "remove credentials for services", f"in_homes '{SERVICES}'\n{ELSEWHERE}"
+        ),
         removal(spec, "credentials", ("S08",), "remove credentials of the package manager", auth),
         Step(
             "credentials",
@@ -51,7 +61,8 @@ SETTINGS = r"""
 settings() {
     {
         printf '%s\n' /etc/environment /etc/profile /etc/bash.bashrc /etc/bashrc /etc/zsh/zshenv /etc/zsh/zshrc \
-            /etc/wgetrc /etc/curlrc /etc/gitconfig /etc/pip.conf /etc/npmrc /etc/apt/apt.conf /etc/apt/sources.list \
+            /etc/wgetrc /etc/curlrc /etc/gitconfig /etc/pip.conf /etc/npmrc /etc/security/*.conf \
+            /etc/apt/apt.conf /etc/apt/sources.list \
             /etc/dnf/dnf.conf /etc/yum.conf /etc/default/* /etc/sysconfig/*
         find /etc/profile.d /etc/environment.d /etc/apt/apt.conf.d /etc/apt/sources.list.d /etc/dnf/vars \
             /etc/yum.repos.d /etc/systemd/system /etc/systemd/system.conf.d /etc/systemd/user.conf.d \

@@ -8,8 +8,9 @@ NAMES = (
     ".*_history .*_history-* .*_history.* .*history .history-* .histfile .zhistory .Rhistory .rediscli_history "
     ".lesshst .lesshsQ .viminfo .viminf?.tmp .vim/.netrwhist .nano/search_history .dbshell .mongorc.js .mongosh "
     ".local/share/fish/fish_history .local/share/fish .local/share/nano .local/state/* .local/share/mc/history "
-    ".local/share/recently-used.xbel .wget-hsts .gdb_history .octave_hist .config/fish/fish_history .bash_sessions "
-    ".zsh_sessions .node_repl_history .sqlite_history .xonsh_history .ipython .jupyter .bash_logout.* .python_history-*"
+    ".local/share/recently-used.xbel .wget-hsts .gdb_history .octave_hist .config/fish/fish_history "
+    ".bash_sessions .zsh_sessions .node_repl_history .sqlite_history .xonsh_history .ipython .jupyter "
+    ".sudo_as_admin_successful .local/share/nvim/shada .mongodb/mongosh .python_history-*"
 )
 
 

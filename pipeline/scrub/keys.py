@@ -9,9 +9,8 @@ from pipeline.spec import Spec, User
 def steps(spec: Spec) -> tuple[Step, ...]:
     """Return the steps that leave no key but the public ones that the spec declares."""
     return (
-        removal(
-            spec, "keys", ("S03", "H27"), "remove private keys, known hosts and ssh settings of users", PRIVATE_KEYS
-        ),
+        removal(spec, "keys", ("S01",), "remove host keys; the first boot makes new ones", HOST_KEYS),
+        removal(spec, "keys", ("S03", "H27"), "remove private keys, and what ssh clients keep", PRIVATE_KEYS),
         *(keep_declared_keys(user) for user in spec.users),
         Step(
             "keys",
@@ -20,7 +19,6 @@ def steps(spec: Spec) -> tuple[Step, ...]:
             authorized_keys(spec) + "found | remove",
             authorized_keys(spec) + '[ -z "$(found)" ]',
         ),
-        removal(spec, "keys", ("S01",), "remove host keys; the first boot makes new ones", HOST_KEYS),
     )
 
 
@@ -97,7 +95,7 @@ HOST_KEYS = (
 )
 
 PRIVATE_KEYS = r"""
-mark='-----BEGIN ([A-Z]+ )*PRIVATE KEY'
+mark='-----BEGIN ([A-Z]+ )*PRIVATE KEY|^PuTTY-User-Key-File-'
 {
     homes | while IFS= read -r home; do
         for file in "$home"/.ssh/* "$home"/.ssh/.[!.]*; do
@@ -107,7 +105,8 @@ mark='-----BEGIN ([A-Z]+ )*PRIVATE KEY'
     own=$(own_homes)
     find $own -xdev -maxdepth 2 -type f \( -name '*.pem' -o -name '*.ppk' -o -name 'id_rsa*' -o -name 'id_dsa*' \
         -o -name 'id_ecdsa*' -o -name 'id_ed25519*' \) || :
-    find $own /tmp /var/tmp -xdev -type f -size -64k -exec grep -lE -e "$mark" {} + || :
+    find $own /tmp /etc /opt /srv /usr/local /var -xdev \( -path /var/lib/dpkg -o -path /var/log \) -prune \
+        -o -type f -size -2048k -exec grep -lE -e "$mark" {} + || :
     printf '%s\n' /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2
 } 2>/dev/null | present
 """

@@ -31,6 +31,7 @@ CACHES = r"""
 
 TEMPORARY = r"""
 find /tmp /var/tmp -xdev -mindepth 1 -maxdepth 1 ! -name 'systemd-private-*' | present
+under '/tmp/systemd-private-*/tmp/*' '/var/tmp/systemd-private-*/tmp/*'
 in_homes '.ansible_async .packer.d .ansible/tmp'
 """
 """systemd's private folders belong to services that still run; they go with the power-off."""
@@ -44,9 +45,11 @@ under '/core' '/core.[0-9]*' '/root/core' '/root/core.[0-9]*' '/var/lib/apport/c
 """
 
 CHECKOUTS = r"""
-find /opt /srv /usr/local /etc $(own_homes) -xdev \( -name .git -o -name .svn -o -name .hg \) -prune -print \
+find /opt /srv /usr/local /etc /var $(own_homes) -xdev \( -name .git -o -name .svn -o -name .hg \) -prune -print \
     2>/dev/null | present
 """
+
+CONTAINERS = "under '/var/lib/docker/*' '/var/lib/containerd/*' '/var/lib/containers/*'"
 
 SUDO = r"""
 under '/var/lib/sudo/ts/*' '/var/lib/sudo/lectured/*' '/var/db/sudo/*/*' '/var/lib/faillock/*' '/run/faillock/*' \
@@ -62,5 +65,6 @@ def steps(spec: Spec) -> tuple[Step, ...]:
         removal(spec, "temporary", ("S16",), "remove temporary files, hidden ones too", TEMPORARY),
         removal(spec, "spool", ("S17",), "remove mail, jobs and core dumps", SPOOLS),
         removal(spec, "checkouts", ("S19",), "remove version-control folders", CHECKOUTS),
+        removal(spec, "containers", ("S19",), "remove containers, their images and layers", CONTAINERS),
         removal(spec, "sudo", ("S20",), "remove sudo's and PAM's records of attempts", SUDO),
     )

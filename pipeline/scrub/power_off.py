@@ -4,7 +4,7 @@ import shlex
 
 from pipeline.guest.facts import Facts
 from pipeline.guest.variables import assign
-from pipeline.scrub.build_user import LEAVING
+from pipeline.scrub.build_user import BUILD_SUDO, LEAVING
 
 LAST_WORDS = r"""
 trap '' HUP INT TERM PIPE
@@ -12,7 +12,7 @@ cd /
 # Everybody else stops where they stand. pid 1 and the kernel go on.
 kill -s STOP -- -1
 for name in $(cat "$leaving" 2>/dev/null); do userdel -r -f "$name"; done
-rm -f /etc/sudoers.d/90-cloud-init-users
+rm -f "$build_sudo"
 rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
 rm -f /var/lib/systemd/random-seed /var/lib/systemd/timers/*
 find /var/log ! -type d -exec rm -f {} +
@@ -41,5 +41,5 @@ def power_off_command(facts: Facts) -> str:
     So it freezes all processes, removes what was written since the scrub, remounts read-only, and powers off (S04, S12,
     S14). It runs in a session of its own, because the connection that it came over is frozen too.
     """
-    script = assign(leaving=LEAVING) + LAST_WORDS
+    script = assign(leaving=LEAVING, build_sudo=BUILD_SUDO) + LAST_WORDS
     return f"trap '' HUP INT TERM; setsid sh -c {shlex.quote(script)} </dev/null >/dev/null 2>&1 &"

@@ -37,8 +37,15 @@ under() { for name; do printf '%s\n' $name; done | present; }
 present() {
     while IFS= read -r path; do
         if [ ! -e "$path" ] && [ ! -L "$path" ]; then continue; fi
-        case "$kept" in *"|$path|"*) continue ;; esac
-        printf '%s\n' "$path"
+        relation=none
+        for keep in $kept; do
+            case "$path/" in "$keep"/*) relation=kept ;; esac
+            case "$relation$keep/" in "none$path"/*) relation=above ;; esac
+        done
+        case $relation in
+        none) printf '%s\n' "$path" ;;
+        above) find "$path" ! -type d | present ;;
+        esac
     done
 }
 remove() {
@@ -58,7 +65,7 @@ guest needs 30 ms for each."""
 
 def prelude(spec: Spec) -> str:
     """Return what every script of a removal begins with: what the spec keeps, and the words above."""
-    return assign(kept=f"|{'|'.join(spec.scrub.keep_files)}|", seen="|") + PRELUDE
+    return assign(kept="\n".join(path.rstrip("/") for path in spec.scrub.keep_files), seen="|") + PRELUDE
 
 
 def removal(spec: Spec, subject: str, controls: tuple[str, ...], title: str, found: str) -> Step:

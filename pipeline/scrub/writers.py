@@ -6,7 +6,8 @@ UNITS = (
     "rsyslog.service syslog.socket syslog-ng.service auditd.service acct.service psacct.service sysstat.service "
     "cron.service crond.service atd.service anacron.service unattended-upgrades.service packagekit.service "
     "snapd.service snapd.socket amazon-ssm-agent.service amazon-cloudwatch-agent.service ecs.service "
-    "postfix.service exim4.service cloud-init-hotplugd.socket"
+    "docker.service docker.socket containerd.service podman.socket postfix.service exim4.service "
+    "cloud-init-hotplugd.socket"
 )
 
 
