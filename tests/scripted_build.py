@@ -1,7 +1,8 @@
 """A build that kills itself: every kind of resource through the journal, up to the line at which it is to die.
 
-Run as `python -m tests.scripted_build ENDPOINT FOLDER`, with credentials in the environment. It reads positions from
-standard input, forks a build for each, and answers with what became of it: imports are paid for once.
+Run as `python -m tests.scripted_build ENDPOINT FOLDER`, with credentials in the environment. Each line of its standard
+input is a build: its id, the number of the journal's line at which it dies, and `before` or `after`. It forks them,
+some side by side, and answers with the same line and what became of it.
 """
 
 import os
@@ -18,6 +19,8 @@ from pipeline.aws.tags import Tags, mark_kept, resource_name
 from pipeline.journal import Journal
 
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9Qb2Xk1v4yU2pQ0o8t1f0sJc7xw6l3n5m9r4s2q1eD a@b"
+SIDE_BY_SIDE = 8
+"""Builds at a time: each mostly waits."""
 CONSUMER = "210987654321"
 DEBIAN_ACCOUNT = "136693071363"
 
@@ -137,29 +140,43 @@ def base_image(session: Session) -> images.Image:
 
 def main() -> None:
     endpoint, folder = sys.argv[1:]
-    for number, position in enumerate(sys.stdin):
-        line, moment = position.split()
-        pid = os.fork()
-        if not pid:
-            try:
-                build(endpoint, Path(folder) / f"20250131-235959-{number:06x}", int(line), moment)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        print(build_end(status), flush=True)
+    elsewhere = open_session("us-west-2", endpoint)
+    elsewhere.client("ec2")  # the model of EC2 is read here once, and not by every build
+    running: dict[int, str] = {}
+    for position in sys.stdin.read().splitlines():
+        if len(running) == SIDE_BY_SIDE:
+            report_one(running)
+        running[fork(elsewhere, Path(folder), *position.split())] = position
+    while running:
+        report_one(running)
 
 
-def build(endpoint: str, folder: Path, line: int, moment: str) -> None:
+def fork(elsewhere: Session, folder: Path, build_id: str, line: str, moment: str) -> int:
+    """Start a build in a process of its own and return its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        build(elsewhere.in_region("us-east-1"), folder / build_id, int(line), moment)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def build(session: Session, folder: Path, line: int, moment: str) -> None:
     folder.mkdir()
-    session = open_session("us-east-1", endpoint)
     journal = MortalJournal(folder / "journal.jsonl", folder.name, session.cloud, line, moment)
     Build(session, folder.name, journal).run()
 
 
-def build_end(status: int) -> str:
-    return "killed" if os.WIFSIGNALED(status) else f"exit {os.waitstatus_to_exitcode(status)}"
+def report_one(running: dict[int, str]) -> None:
+    """Wait for the next build that ends, and say how."""
+    pid, status = os.wait()
+    end = "killed" if os.WIFSIGNALED(status) else f"exit {os.waitstatus_to_exitcode(status)}"
+    print(f"{running.pop(pid)} {end}", flush=True)
 
 
 if __name__ == "__main__":

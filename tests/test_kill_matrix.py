@@ -6,7 +6,6 @@ Every line is tried twice: before it is written (the call was made, and nobody w
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,39 +16,26 @@ from pipeline.sweep import sweep_builds
 from tests.fake_cloud import FakeCloud, fake_cloud
 
 __all__ = ["fake_cloud"]
-pytestmark = [pytest.mark.loopback, pytest.mark.subprocess]
+pytestmark = pytest.mark.end_to_end
 
-ALL_LINES = 99
-
-
-class Builder:
-    """Runs scripted builds, one after another, in a process that forks them."""
-
-    def __init__(self, cloud: FakeCloud, folder: Path) -> None:
-        self.folder = folder
-        command = [sys.executable, "-m", "tests.scripted_build", cloud.endpoint, str(folder)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | cloud.environment
-        )
-
-    def run(self, line: int, moment: str) -> str:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(f"{line} {moment}\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
-
-    def newest_journal(self) -> Path:
-        return max(self.folder.iterdir()) / "journal.jsonl"
-
-    def close(self) -> None:
-        self.process.communicate(timeout=60)
+BEYOND_THE_END = 99
+Position = tuple[int, str]
 
 
-@pytest.fixture
-def builder(fake_cloud: FakeCloud, tmp_path: Path) -> Iterator[Builder]:
-    builder = Builder(fake_cloud, tmp_path)
-    yield builder
-    builder.close()
+def run_builds(cloud: FakeCloud, builds: Path, positions: dict[str, Position]) -> dict[str, str]:
+    """Run a build for each position, and return by its id how it ended."""
+    lines = [f"{build_id} {line} {moment}" for build_id, (line, moment) in positions.items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.scripted_build", cloud.endpoint, str(builds)],
+        input="\n".join(lines),
+        env=os.environ | cloud.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    answers = (line.split(maxsplit=3) for line in done.stdout.splitlines())
+    return {build_id: end for build_id, _, _, end in answers}
 
 
 def holdings(session: Session) -> set[str]:
@@ -72,21 +58,26 @@ def kept(journal: Path) -> set[str]:
     return {entry.identity for entry in read_journal(journal).entries if entry.kept and entry.identity}
 
 
-def test_a_build_that_is_killed_at_any_line_leaves_nothing_behind(builder: Builder, fake_cloud: FakeCloud) -> None:
+def test_a_build_that_is_killed_at_any_line_leaves_nothing_behind(fake_cloud: FakeCloud, tmp_path: Path) -> None:
     session = fake_cloud.open()
     before = holdings(session)
-    assert builder.run(ALL_LINES, "after") == "exit 0"
-    assert holdings(session) == before | kept(builder.newest_journal())
-    lines = len(builder.newest_journal().read_text().splitlines())
+
+    whole = "20250131-235959-ffffff"
+    assert run_builds(fake_cloud, tmp_path, {whole: (BEYOND_THE_END, "after")}) == {whole: "exit 0"}
+    assert holdings(session) == before | kept(tmp_path / whole / "journal.jsonl")
+    lines = len((tmp_path / whole / "journal.jsonl").read_text().splitlines())
     assert lines >= 15
-    expected = holdings(session)
-    for line in range(1, lines + 1):
-        for moment in ("before", "after"):
-            assert builder.run(line, moment) == "killed"
-            swept = sweep_builds(session, builder.folder)
-            assert swept.exit_status == 0, swept.lines()
-            journal = builder.newest_journal()
-            expected |= kept(journal)
-            assert holdings(session) == expected, f"killed {moment} line {line}: {swept.lines()}"
-            assert not any(entry.open for entry in read_journal(journal).entries)
-    assert sweep_builds(session, builder.folder).lines() == ["nothing to remove"]
+
+    positions = [(line, moment) for line in range(1, lines + 1) for moment in ("before", "after")]
+    builds = {f"20250131-235959-{number:06x}": position for number, position in enumerate(positions)}
+    assert set(run_builds(fake_cloud, tmp_path, builds).values()) == {"killed"}
+    assert len(holdings(session)) > len(positions), "they left something to sweep"
+
+    swept = sweep_builds(session, tmp_path)
+    assert swept.exit_status == 0, swept.lines()
+    journals = list(tmp_path.glob("*/journal.jsonl"))
+    assert holdings(session) == before.union(*map(kept, journals)), swept.lines()
+    both_or_none = {len(kept(journal)) for journal in journals}
+    assert both_or_none == {0, 2}, "an image is kept with its snapshot, or not at all"
+    assert not any(entry.open for journal in journals for entry in read_journal(journal).entries)
+    assert sweep_builds(session, tmp_path).lines() == ["nothing to remove"]

@@ -15,7 +15,7 @@ from tests.fake_cloud import FakeCloud, fake_cloud
 from tests.scripted_build import CONSUMER, DEBIAN_ACCOUNT, PUBLIC_KEY, base_image
 
 __all__ = ["fake_cloud"]
-pytestmark = [pytest.mark.loopback, pytest.mark.subprocess]
+pytestmark = pytest.mark.end_to_end
 
 
 class Maker:
