@@ -39,8 +39,9 @@ FACTS = {
 """The facts of the build that checks may be told with `--expectations`: a JSON object of strings."""
 
 LISTING = r"""
+getent passwd | cut -d: -f1,3; echo; getent group | cut -d: -f1,3; echo
 more=$(awk '$2 != "/" && $3 ~ /^(ext[234]|xfs|btrfs|f2fs|vfat)$/ { print $2 }' /proc/mounts 2>/dev/null)
-find / $more -xdev -printf '%y\t%m\t%u\t%g\t%s\t%T@\t%l\t%p\0' 2>/dev/null | gzip -1 | base64
+find / $more -xdev -printf '%y\t%m\t%U\t%G\t%s\t%T@\t%l\t%p\0' 2>/dev/null | gzip -1 | base64
 """
 SSHD = r"""
 folder=$(mktemp -d /run/effective.XXXXXX) || exit 1
@@ -191,15 +192,19 @@ def files(ask: Ask) -> tuple[File, ...]:
 
 @cache
 def read_listing(text: str) -> tuple[File, ...]:
-    """Return the entries of the listing."""
-    entries = gzip.decompress(base64.b64decode(text)).decode("utf-8", "surrogateescape").split("\0")
+    """Return the entries of the listing, with the names of their owners; a number is an owner that does not exist."""
+    users, groups, packed = text.split("\n\n", 2)
+    owners = {number: name for name, number in (line.split(":") for line in users.splitlines())}
+    teams = {number: name for name, number in (line.split(":") for line in groups.splitlines())}
+    entries = gzip.decompress(base64.b64decode(packed)).decode("utf-8", "surrogateescape").split("\0")
     assert len(entries) > 1, "the file systems could not be listed"
-    return tuple(read_entry(entry) for entry in entries[:-1])
+    return tuple(read_entry(entry, owners, teams) for entry in entries[:-1])
 
 
-def read_entry(entry: str) -> File:
+def read_entry(entry: str, owners: dict[str, str], teams: dict[str, str]) -> File:
     """Return one entry of the listing."""
     kind, mode, owner, group, size, changed, target, path = entry.split("\t", 7)
+    owner, group = owners.get(owner, owner), teams.get(group, group)
     return File(kind, int(mode, 8), owner, group, int(size), float(changed), target, PurePosixPath(path))
 
 
@@ -214,6 +219,17 @@ def read_accounts(text: str) -> Iterator[Account]:
     for line in text.splitlines():
         name, _, uid, gid, full_name, home, shell = line.split(":")
         yield Account(name, int(uid), int(gid), full_name.split(",")[0], home, shell)
+
+
+@pytest.fixture
+def groups(ask: Ask, accounts: dict[str, Account]) -> dict[str, set[str]]:
+    """The members of each group, those whose first group it is included."""
+    rows = [line.split(":") for line in ask("getent group").splitlines()]
+    return {
+        name: {member for member in members.split(",") if member}
+        | {account.name for account in accounts.values() if account.gid == int(number)}
+        for name, _, number, members in rows
+    }
 
 
 @pytest.fixture(scope="session")

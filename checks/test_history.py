@@ -9,7 +9,7 @@ from checks.fixtures import Ask, File
 HISTORIES = re.compile(
     r"^\.(bash|zsh|sh|ash|ksh|mksh|tcsh|csh|python|node_repl|mysql|mariadb|psql|rediscli|sqlite|irb|pry|php|R|gdb|lua"
     r"|influx|mongo|dbshell|ghci|scala|julia|octave|ipython)_?(history|hist)$"
-    r"|^\.(history|zhistory|histfile|lesshst|lesshsQ|viminfo|dbshell|nano_history|Rhistory|wget-hsts|sudo_as_admin_successful)$"
+    r"|^\.(history|zhistory|histfile|lesshst|lesshsQ|viminfo|dbshell|nano_history|Rhistory|wget-hsts)$"
     r"|^(fish_history|search_history|main\.shada|mongosh_repl_history)$"
 )
 

@@ -15,8 +15,7 @@ LOCAL = (
 BUNDLE = r"""
 bundle=/etc/ssl/certs/ca-certificates.crt
 [ -f $bundle ] && [ -f /etc/ca-certificates.conf ] || { echo none; exit 0; }
-names=$(sed -n '/^[^#!]/p' /etc/ca-certificates.conf)
-for name in $names; do cat "/usr/share/ca-certificates/$name"; done 2>/dev/null |
+sed -n 's|^[^#!]|/usr/share/ca-certificates/&|p' /etc/ca-certificates.conf | xargs cat 2>/dev/null |
   grep -v -e '^-' | sort -u >/run/known.$$
 grep -v -e '^-' -e '^$' $bundle | sort -u | comm -23 - /run/known.$$ | wc -l
 rm /run/known.$$

@@ -75,7 +75,7 @@ rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /var/lib/systemd/random-seed
 : >/etc/machine-id
 rm -f /etc/shadow- /etc/passwd- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
 find /var/log -type f -delete
-rm -rf /var/lib/cloud /var/cache/apt/archives/*.deb /var/lib/apt/lists/*
+rm -rf /var/lib/cloud /var/cache/apt/* /var/backups/* /var/lib/apt/lists/*
 echo image >/etc/hostname
 echo "127.0.1.1 $(hostname) image" >>/etc/hosts
 """

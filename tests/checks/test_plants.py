@@ -124,7 +124,7 @@ PLANTS = [
     ),
     plant("a host certificate elsewhere", "touch /var/lib/ssh_host_rsa_key-cert.pub", "keys::no_host_key_ships"),
     plant("a private key", f"printf '%b' '{PEM}' >/opt/deploy", "keys::no_private_key"),
-    plant("a private key in /etc", f"printf '%b' '{PEM}' >/etc/ssl/private/web.key", "keys::no_private_key"),
+    plant("a private key in /etc", f"printf '%b' '{PEM}' >/etc/web.key", "keys::no_private_key"),
     plant("a PuTTY key", "echo 'PuTTY-User-Key-File-3: ssh-rsa' >/root/x.txt", "keys::no_private_key"),
     plant("known hosts", "mkdir -p /root/.ssh; echo x >/root/.ssh/known_hosts", "keys::no_ssh_client_files"),
     plant("an ssh configuration", "echo x >/home/ada/.ssh/config", "keys::no_ssh_client_files"),
@@ -136,7 +136,7 @@ PLANTS = [
     plant("open keys", "chmod 644 /home/ada/.ssh/authorized_keys", "users::homes_are_private"),
     plant("another's keys", "chown root /home/ada/.ssh/authorized_keys", "users::homes_are_private"),
     plant("no keys", ": >/home/ada/.ssh/authorized_keys", "users::users_have_their_keys"),
-    plant("a leaver", "useradd -s /usr/sbin/nologin -p '!' eve; rm -f /etc/*-", "users::nobody_else_has_an_account"),
+    plant("a leaver", "useradd -s /usr/sbin/nologin -p '!' eve", "users::nobody_else_has_an_account"),
     plant("a system account with a shell", "usermod -s /bin/bash backup", "users::no_system_account_has_a_shell"),
     plant("an orphan", "touch /srv/left; chown 4711 /srv/left", "users::no_file_is_orphaned"),
     plant(
@@ -229,7 +229,12 @@ PLANTS = [
         "touch /etc/sudoers.d/90-cloud-init-users",
         "cloud_init::no_generated_configuration_ships",
     ),
-    plant("a key file in /tmp", "touch /tmp/my-key", "cloud_init::no_key_file_in_a_shared_folder"),
+    plant(
+        "a key file in /tmp",
+        "touch /tmp/my-key",
+        "cloud_init::no_key_file_in_a_shared_folder",
+        "leftovers::no_temporary_file_ships",
+    ),
     plant("a log", "echo x >/var/log/auth.log", "logs::no_log_ships"),
     plant("logins", "echo x >/var/log/wtmp", "logs::no_log_ships"),
     plant("a journal", "mkdir -p /var/log/journal/0123", "logs::no_journal_ships"),
@@ -289,7 +294,7 @@ PLANTS = [
     plant("a capability", "setcap cap_setuid+ep /usr/bin/perl", "privilege::file_capabilities_are_known"),
     plant(
         "a member of disk",
-        "usermod -aG disk www-data; rm -f /etc/*-",
+        "usermod -aG disk www-data",
         "privilege::nobody_is_in_a_group_that_equals_root",
     ),
     plant(
@@ -302,7 +307,12 @@ PLANTS = [
     ),
     plant("a folder that all may write", "mkdir -m 777 /srv/drop", "privilege::shared_folders_are_sticky"),
     plant("readable hashes", "chmod 644 /etc/shadow", "privilege::account_files_are_private"),
-    plant("a crontab", "echo '* * * * * sh' >/var/spool/cron/crontabs/root", "startup::no_user_has_jobs"),
+    plant(
+        "a crontab",
+        "echo '* * * * * sh' >/var/spool/cron/crontabs/root",
+        "startup::no_user_has_jobs",
+        "leftovers::no_mail_or_job_ships",
+    ),
     plant("a system job", "echo '* * * * * root sh' >/etc/cron.d/call", "startup::system_jobs_belong_to_packages"),
     plant(
         "a library in every program",
@@ -346,6 +356,34 @@ PLANTS = [
         "mkdir -p /etc/rsyslog.d; echo '*.* @@203.0.113.9' >/etc/rsyslog.d/x.conf",
         "trust::no_log_leaves_the_machine",
     ),
+    plant("an old passwd", "cp /etc/passwd /etc/passwd-", "leftovers::no_back_up_of_accounts_ships"),
+    plant("an editor's twin", "touch /etc/fstab~", "leftovers::no_edited_file_has_a_twin"),
+    plant(
+        "a package",
+        "mkdir -p /var/cache/apt/archives; echo x >/var/cache/apt/archives/x.deb",
+        "leftovers::no_package_cache_ships",
+    ),
+    plant(
+        "a cache of pip", "mkdir -p /home/ada/.cache; touch /home/ada/.cache/x", "leftovers::no_cache_of_a_user_ships"
+    ),
+    plant("a hidden temporary file", "touch /var/tmp/.x", "leftovers::no_temporary_file_ships"),
+    plant("mail", "echo x >/var/mail/root", "leftovers::no_mail_or_job_ships"),
+    plant("a core dump", "touch /root/core.17", "leftovers::no_core_dump_ships"),
+    plant(
+        "an enrolment", "mkdir -p /var/lib/amazon/ssm; echo x >/var/lib/amazon/ssm/id", "leftovers::no_enrolment_ships"
+    ),
+    plant("a checkout", "mkdir -p /srv/web/.git", "leftovers::no_checkout_ships"),
+    plant(
+        "a container's layer",
+        "mkdir -p /var/lib/docker/overlay2/a; touch /var/lib/docker/overlay2/a/x",
+        "leftovers::no_container_layer_ships",
+    ),
+    plant(
+        "a time stamp of sudo",
+        "mkdir -p /var/lib/sudo/ts; touch /var/lib/sudo/ts/ada",
+        "leftovers::no_time_stamp_ships",
+    ),
+    plant("a swap file", "touch /swapfile", "leftovers::no_swap_on_the_disk"),
     plant("a trusted host", "echo x >/root/.rhosts", "trust::no_host_is_trusted"),
 ]
 
@@ -401,9 +439,14 @@ def batches():
     return groups
 
 
+def careful(one):
+    """Return the plant's script without the back-ups of account files that its tools make."""
+    return f"({one.script}) || exit 1" + ("; rm -f /etc/*-" if "user" in one.script.partition(" ")[0] else "")
+
+
 @pytest.mark.parametrize("group", batches(), ids=lambda group: group[0].name)
 def test_plants_are_found_by_their_checks_and_by_no_other(failing, group):
-    found = failing("STATUS=/var/lib/dpkg/status\n" + "\n".join(f"({one.script}) || exit 1" for one in group))
+    found = failing("STATUS=/var/lib/dpkg/status\n" + "\n".join(map(careful, group)))
     expected = {check: one.name for one in group for check in one.checks}
     assert {name: expected[name] for name in expected.keys() - found.keys()} == {}, "these were not found"
     assert {name: found[name] for name in found.keys() - expected.keys()} == {}, "these were found and not planted"
