@@ -82,8 +82,8 @@ def free_port() -> int:
 class Relay:
     """Forwards connections to a port, each byte late by `delay_seconds` one way; `cut()` breaks all of them."""
 
-    def __init__(self, target: int, delay_seconds: float = 0.0, port: int = 0) -> None:
-        self.target, self.delay = target, delay_seconds
+    def __init__(self, target: int, delay_seconds: float = 0.0, port: int = 0, host: str = "127.0.0.1") -> None:
+        self.target, self.delay = (host, target), delay_seconds
         self.listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self.listener.getsockname()[1])
         self.open: list[socket.socket] = []
@@ -95,7 +95,7 @@ class Relay:
             while True:
                 near, _ = self.listener.accept()
                 self.accepted += 1
-                far = socket.create_connection(("127.0.0.1", self.target))
+                far = socket.create_connection(self.target)
                 for end in (near, far):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.open += [near, far]
@@ -145,8 +145,8 @@ def running_sshd(folder: Path, more: str = "") -> Iterator[Sshd]:
 
 
 @contextlib.contextmanager
-def running_relay(port: int, delay_seconds: float = 0.0) -> Iterator[Relay]:
-    relay = Relay(port, delay_seconds)
+def running_relay(port: int, delay_seconds: float = 0.0, host: str = "127.0.0.1") -> Iterator[Relay]:
+    relay = Relay(port, delay_seconds, host=host)
     try:
         yield relay
     finally:
