@@ -2,7 +2,7 @@
 
 from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
-from pipeline.harden import sshd, updates, users
+from pipeline.harden import clock, first_boot, kernel, sshd, updates, users
 from pipeline.spec import Spec
 
 __all__ = ["harden_steps"]
@@ -13,6 +13,9 @@ def harden_steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
     options = spec.harden
     return (
         *(updates.steps(facts, options.updates) if options.updates else ()),
+        *(clock.steps(options.clock) if options.clock else ()),
+        *(kernel.steps(options.kernel) if options.kernel else ()),
         *users.steps(spec),
+        *(first_boot.steps(facts, spec) if options.first_boot else ()),
         *(sshd.steps(facts, spec, options.sshd) if options.sshd else ()),
     )

@@ -86,7 +86,7 @@ def steps(facts: Facts, spec: Spec, options: SshdOptions) -> tuple[Step, ...]:
             subject="sshd",
             controls=("H08",),
             title="remove host keys of protocol 1 and of type DSA",
-            test="! ls /etc/ssh/ssh_host_key* /etc/ssh/ssh_host_dsa_key* 2>/dev/null",
+            test="! find /etc/ssh -name 'ssh_host_key*' -o -name 'ssh_host_dsa_key*' | grep -q .",
             action="rm -f /etc/ssh/ssh_host_key* /etc/ssh/ssh_host_dsa_key*",
         ),
     )

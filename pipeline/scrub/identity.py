@@ -5,7 +5,8 @@ from pipeline.scrub.removal import removal
 from pipeline.spec import Spec
 
 SEEDS = r"""
-under /var/lib/systemd/random-seed /var/lib/urandom/random-seed /var/lib/random-seed /boot/efi/loader/random-seed \
+under '/var/lib/assay/*' /var/lib/systemd/random-seed /var/lib/urandom/random-seed \
+    /var/lib/random-seed /boot/efi/loader/random-seed \
     /boot/loader/random-seed /var/lib/systemd/credential.secret /var/lib/NetworkManager/secret_key \
     /var/lib/systemd/tpm2-srk-public-key.pem
 if [ -f /var/lib/dbus/machine-id ] && [ ! -L /var/lib/dbus/machine-id ]; then echo /var/lib/dbus/machine-id; fi

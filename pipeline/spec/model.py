@@ -134,11 +134,30 @@ class UpdatesOptions(Part):
     """Install security updates daily by the distribution's own tool."""
 
 
+class ClockOptions(Part):
+    """The clock (H24)."""
+
+    timezone: Annotated[str, Form(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}", "a time zone, as Europe/Berlin")] = (
+        "Etc/UTC"
+    )
+
+
+class KernelOptions(Part):
+    """The baseline of kernel settings (H25)."""
+
+    deny_modules: bool = True
+    """Never load file systems and protocols that no server on EC2 needs."""
+
+
 class Harden(Part):
     """What is set on the guest. A subject that is `null` is left as the base image has it."""
 
     sshd: SshdOptions | None = SshdOptions()
     updates: UpdatesOptions | None = UpdatesOptions()
+    clock: ClockOptions | None = ClockOptions()
+    kernel: KernelOptions | None = KernelOptions()
+    first_boot: bool = True
+    """Prepare the first boot: the launch key's way, fresh host keys, a random root password (H13, H15)."""
     remove_other_users: bool = True
     """Remove login users that the spec does not name: leavers (H11)."""
 

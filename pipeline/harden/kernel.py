@@ -1,0 +1,109 @@
+"""The baseline of kernel and accounts (H25): the part of dev-sec's and CIS's that a server does not notice."""
+
+from pipeline.guest.step import Step
+from pipeline.guest.variables import assign
+from pipeline.harden.managed_file import ManagedFile
+from pipeline.spec import KernelOptions
+
+SETTINGS = {
+    "fs.protected_fifos": "2",
+    "fs.protected_hardlinks": "1",
+    "fs.protected_regular": "2",
+    "fs.protected_symlinks": "1",
+    "fs.suid_dumpable": "0",
+    "kernel.dmesg_restrict": "1",
+    "kernel.kptr_restrict": "2",
+    "kernel.randomize_va_space": "2",
+    "kernel.sysrq": "0",
+    "kernel.unprivileged_bpf_disabled": "1",
+    "kernel.yama.ptrace_scope": "1",
+    "net.core.bpf_jit_harden": "2",
+    "net.ipv4.icmp_echo_ignore_broadcasts": "1",
+    "net.ipv4.icmp_ignore_bogus_error_responses": "1",
+    "net.ipv4.tcp_rfc1337": "1",
+    "net.ipv4.tcp_syncookies": "1",
+    **{
+        f"net.{family}.conf.{scope}.{name}": value
+        for scope in ("all", "default")
+        for family, name, value in (
+            ("ipv4", "accept_redirects", "0"),
+            ("ipv4", "accept_source_route", "0"),
+            ("ipv4", "log_martians", "1"),
+            ("ipv4", "rp_filter", "1"),
+            ("ipv4", "secure_redirects", "0"),
+            ("ipv4", "send_redirects", "0"),
+            ("ipv6", "accept_redirects", "0"),
+            ("ipv6", "accept_source_route", "0"),
+        )
+    },
+}
+"""Forwarding is left alone: containers need it."""
+
+MODULES = "cramfs dccp freevxfs hfs hfsplus jffs2 rds sctp tipc firewire-core"
+"""File systems and protocols that no server on EC2 needs, and that have had holes."""
+
+LOGIN_DEFINITIONS = {"UMASK": "027", "HOME_MODE": "0700"}
+
+# The hyphen: a kernel without the setting is no error.
+SYSCTL = ManagedFile(
+    "/etc/sysctl.d/90-assay.conf",
+    "# Written by Assay.\n" + "".join(f"-{name} = {value}\n" for name, value in SETTINGS.items()),
+)
+DENY_LIST = ManagedFile(
+    "/etc/modprobe.d/90-assay.conf",
+    "# Written by Assay: these are never loaded.\n"
+    + "".join(f"install {module} /bin/false\n" for module in MODULES.split()),
+)
+NO_CORES = ManagedFile("/etc/security/limits.d/90-assay.conf", "# Written by Assay: no core dumps.\n* hard core 0\n")
+
+SETTINGS_LIST = assign(
+    settings="\n".join(f"/proc/sys/{name.replace('.', '/')} {value}" for name, value in SETTINGS.items())
+)
+
+ARE_SET = r"""
+while read -r file wanted; do
+    if [ -e "$file" ]; then
+        read -r value <"$file"
+        [ "$value" = "$wanted" ]
+    fi
+done <<LIST
+$settings
+LIST
+"""
+
+SET = r"""
+while read -r file wanted; do
+    if [ -e "$file" ]; then printf '%s\n' "$wanted" >"$file"; fi
+done <<LIST
+$settings
+LIST
+"""
+
+
+def steps(options: KernelOptions) -> tuple[Step, ...]:
+    """Return the steps of the baseline."""
+    denied = (Step("kernel", ("H25",), "modules that are never loaded", DENY_LIST.action, DENY_LIST.test),)
+    return (
+        Step(
+            "kernel",
+            ("H25",),
+            f"{len(SETTINGS)} kernel settings, now and at each boot",
+            SYSCTL.action + SETTINGS_LIST + SET,
+            SYSCTL.test + SETTINGS_LIST + ARE_SET,
+        ),
+        *(denied if options.deny_modules else ()),
+        Step("kernel", ("H25",), "no core dumps", NO_CORES.action, NO_CORES.test),
+        *(set_definition(name, value) for name, value in LOGIN_DEFINITIONS.items()),
+    )
+
+
+def set_definition(name: str, value: str) -> Step:
+    """Return the step that sets a definition of /etc/login.defs, which useradd and login read."""
+    values = assign(name=name, value=value)
+    return Step(
+        "kernel",
+        ("H25",),
+        f"{name} {value} for new accounts and logins",
+        values + 'sed -i "/^[[:space:]]*$name[[:space:]]/d" /etc/login.defs\necho "$name $value" >>/etc/login.defs',
+        values + '[ "$(grep "^[[:space:]]*$name[[:space:]]" /etc/login.defs)" = "$name $value" ]',
+    )

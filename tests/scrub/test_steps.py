@@ -1,0 +1,62 @@
+"""The scrub as a table: spec in, steps out, in an order that matters."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.scrub import power_off_command, scrub_steps
+from tests.harden.samples import DEBIAN, KEY, spec, text_of
+
+FREE = {"free_space": True}
+
+
+def test_every_row_of_the_catalogue_is_served() -> None:
+    steps = scrub_steps(DEBIAN, spec(scrub=FREE))
+    assert all(step.controls and step.title for step in steps)
+    served = {control for step in steps for control in step.controls}
+    assert served >= {f"S{number:02}" for number in range(1, 23)}
+
+
+def test_writers_stop_first_and_free_space_comes_after_everything() -> None:
+    subjects = [step.subject for step in scrub_steps(DEBIAN, spec(scrub=FREE))]
+    assert subjects[:2] == ["writers", "writers"]
+    assert subjects[-3:] == ["writers", "free_space", "free_space"]
+    first = {subject: subjects.index(subject) for subject in set(subjects)}
+    last = max(first[name] for name in ("credentials", "cloud_init", "logs", "identity", "backups", "temporary"))
+    assert last < first["keys"] < first["history"] < first["free_space"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "commands", "titles"),
+    [
+        ({"scrub": {"free_space": False}}, {"perl"}, []),
+        ({"scrub": FREE}, {"perl"}, ["overwrite free blocks", "zero the file system's journal"]),
+        ({"scrub": FREE}, set(), ["overwrite free blocks"]),
+    ],
+)
+def test_free_space(changes: dict[str, object], commands: set[str], titles: list[str]) -> None:
+    steps = scrub_steps(replace(DEBIAN, commands=frozenset(commands)), spec(**changes))
+    assert [step.title for step in steps if step.subject == "free_space"] == titles
+
+
+@pytest.mark.parametrize(
+    ("changes", "leaves"),
+    [({}, "name=''"), ({"ssh": {"user": "builder"}}, "name=builder"), ({"image": {"launch_user": None}}, "name=admin")],
+)
+def test_the_builds_user_leaves_unless_the_image_has_it(changes: dict[str, object], leaves: str) -> None:
+    steps = [step for step in scrub_steps(DEBIAN, spec(**changes)) if step.subject == "build_user"]
+    assert f"\n{leaves}\n" in text_of(steps)
+
+
+def test_declared_keys_are_written_and_nothing_else_is_said_of_them() -> None:
+    steps = [step for step in scrub_steps(DEBIAN, spec()) if step.title == "leave only the declared keys of john"]
+    assert f"keys='{KEY}'" in text_of(steps)
+
+
+def test_the_power_off_freezes_before_it_cleans_and_cleans_before_it_is_read_only() -> None:
+    command = power_off_command(DEBIAN)
+    marks = ["kill -s STOP -- -1", "find /var/log", "sync", "echo u >", "echo o >"]
+    positions = [command.index(mark) for mark in marks]
+    assert positions == sorted(positions)
+    assert command.startswith("trap '' HUP")
+    assert command.endswith("&")
