@@ -555,8 +555,8 @@ def render() -> str:
         "",
         "Made by the contract test, which asks each call: `python -m tests.localcloud.contract` writes this page, and",
         "`tests/localcloud/test_contract.py` fails when it is out of date. *fine*: moto's own answer serves.",
-        "*filled in*: the local cloud answers instead of moto. *missing*: answered with `InvalidAction`, as every other action that",
-        "neither has. Users: P pipeline, K Packer, A awspub, I img-proof.",
+        "*filled in*: the local cloud answers instead of moto. *missing*: answered with `InvalidAction`, as every",
+        "other action that neither has. Users: P pipeline, K Packer, A awspub, I img-proof.",
         "",
         f"{counts['fine']} fine, {counts['filled in']} filled in, {counts['missing']} missing.",
         "",
@@ -569,8 +569,8 @@ def render() -> str:
     lines += [
         "",
         "Different from EC2: signatures and IAM policies are not checked (the cloud listens on loopback only); the hop",
-        "limit is shown and not enforced; volumes attach to stopped instances only and do not grow; guests get at most 2",
-        "processors and 2 GiB whatever the type says; security groups hold for what comes in, egress is on or off for",
+        "limit is shown and not enforced; volumes attach to stopped instances only and do not grow; guests get at most",
+        "2 processors and 2 GiB whatever the type says; security groups hold for what comes in, egress is on or off for",
         "all; encryption is recorded and its sharing rules hold, the disks are plain files of the user's.",
         "",
     ]
