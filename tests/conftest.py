@@ -2,9 +2,12 @@
 
 import socket
 import subprocess
+from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
+
+from tests.end_to_end import remove_home, running_cloud
 
 FREE = ("end_to_end", "loopback", "subprocess")
 
@@ -19,6 +22,16 @@ def no_network_and_no_processes(request: pytest.FixtureRequest, monkeypatch: pyt
         monkeypatch.setattr(socket.socket, "connect", refuse_connection)
     if "subprocess" not in allowed:
         monkeypatch.setattr(subprocess, "Popen", RefusedProcess)
+
+
+@pytest.fixture(scope="session")
+def local_cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Run one local cloud with real guests for all end-to-end tests, and yield the environment of its clients."""
+    home = tmp_path_factory.mktemp("cloud")
+    failed_before = request.session.testsfailed
+    with running_cloud(home) as environment:
+        yield environment
+    remove_home(home, keep_logs=request.session.testsfailed > failed_before)
 
 
 def refuse_connection(self: socket.socket, address: object) -> None:

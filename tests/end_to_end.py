@@ -1,0 +1,58 @@
+"""The local cloud of the end-to-end tests: one for all of them, with real guests, in a folder of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 1900
+STOP_SECONDS = 240
+
+
+@contextmanager
+def running_cloud(home: Path) -> Iterator[dict[str, str]]:
+    """Run a local cloud and yield the environment in which every AWS client, and `invoke` too, uses it.
+
+    Base images come from the user's cache: only the first run of all makes them. Guests are shut down at the end.
+    """
+    try:
+        yield cloud_command(home, "start", "--json", deadline_seconds=START_SECONDS)["environment"] | {
+            "ASSAY_CLOUD_HOME": str(home),
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+        }
+    finally:
+        cloud_command(home, "stop", deadline_seconds=STOP_SECONDS)
+
+
+def cloud_status(cloud: dict[str, str]) -> dict[str, Any]:
+    """Return what `invoke cloud.status` shows, `ssh_port` for example: guests have 22, or 10022 when it is not ours."""
+    return cloud_command(Path(cloud["ASSAY_CLOUD_HOME"]), "status", "--json", deadline_seconds=60)
+
+
+def cloud_command(home: Path, *arguments: str, deadline_seconds: float) -> dict[str, Any]:
+    """Run one command of the local cloud, and return its JSON answer where it has one."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "pipeline.localcloud", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"ASSAY_CLOUD_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=deadline_seconds,
+        check=True,
+    )
+    answer: dict[str, Any] = json.loads(ran.stdout) if "--json" in arguments else {}
+    return answer
+
+
+def remove_home(home: Path, *, keep_logs: bool) -> None:
+    """Remove the disks of a stopped cloud, and unless somebody is to read them, its log and the guests' consoles."""
+    shutil.rmtree(home / "disks" if keep_logs else home, ignore_errors=True)
+    if keep_logs:
+        print(f"\nthe local cloud's log and its guests' consoles are in {home}", file=sys.stderr)
