@@ -570,8 +570,8 @@ def render() -> str:
         "",
         "Different from EC2: signatures and IAM policies are not checked (the cloud listens on loopback only); the hop",
         "limit is shown and not enforced; volumes attach to stopped instances only and do not grow; guests get at most",
-        "2 processors and 2 GiB whatever the type says; security groups hold for what comes in, egress is on or off for",
-        "all; encryption is recorded and its sharing rules hold, the disks are plain files of the user's.",
+        "2 processors and 2 GiB whatever the type says; security groups hold for what comes in, egress is on or off",
+        "for all; encryption is recorded and its sharing rules hold, the disks are plain files of the user's.",
         "",
     ]
     return "\n".join(lines)
