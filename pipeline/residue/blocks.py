@@ -61,6 +61,7 @@ class RawFile:
         except OSError as problem:
             raise BlockUnreadable(f"cannot open the image: {problem.strerror}", resource=str(path)) from problem
         self.size_bytes = os.lseek(self._descriptor, 0, os.SEEK_END)
+        self.identity = f"{path} {os.fstat(self._descriptor).st_mtime_ns}"
 
     def __enter__(self) -> Self:
         return self

@@ -252,8 +252,8 @@ def open_zstd(header: bytes) -> Decompressor | None:
 
 
 def open_git_pack(header: bytes) -> Decompressor | None:
-    """Return the reader of a git pack."""
-    return GitPack()
+    """Return the reader of a git pack of version 2 or 3."""
+    return GitPack() if header[4:8] in (b"\0\0\0\2", b"\0\0\0\3") else None
 
 
 CONTAINERS = (
@@ -262,7 +262,7 @@ CONTAINERS = (
     ContainerKind("xz", rb"\xfd7zXZ\x00\x00[\x00-\x0f]", 12, open_xz),
     ContainerKind("bzip2", rb"BZh[1-9]1AY&SY", 10, open_bzip2),
     ContainerKind("zstd", rb"\x28\xb5\x2f\xfd[\x00-\xff]", 6, open_zstd),
-    ContainerKind("git pack", rb"PACK\x00\x00\x00[\x02\x03]\x00", 12, open_git_pack),
+    ContainerKind("git pack", rb"PACK\x00\x00", 12, open_git_pack),
 )
 
 

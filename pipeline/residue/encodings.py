@@ -80,6 +80,18 @@ def class_of(values: bytes) -> bytes:
     return b"[" + b"".join(b"\\x%02x" % value for value in values) + b"]"
 
 
+def longest_literal(form: Form) -> tuple[int, bytes]:
+    """Return where the longest run of single bytes in a form begins, and the run."""
+    best = (0, b"")
+    start = 0
+    for place in range(len(form) + 1):
+        if place == len(form) or len(form[place]) > 1:
+            if place - start > len(best[1]):
+                best = (start, b"".join(form[start:place]))
+            start = place + 1
+    return best
+
+
 def utf16_form(form: Form) -> Form:
     """Return a form in UTF-16, without the zero at its edge: so it is found in both byte orders.
 
@@ -112,13 +124,12 @@ def base64_form(form: Form, shift: int) -> Form:
 def base64_place(form: Form, bit: int) -> bytes:
     """Return the base64 digits that the six bits from `bit` of a form may give."""
     place, within = divmod(bit, 8)
-    digits = set()
-    for high in form[place]:
-        if within <= 2:
-            digits.add(high >> (2 - within) & 63)
-            continue
-        taken = within - 2
-        digits |= {(high << taken | low >> (8 - taken)) & 63 for low in form[place + 1]}
+    if within <= 2:
+        digits = {value >> (2 - within) & 63 for value in form[place]}
+    else:
+        high = {value << (within - 2) & 63 for value in form[place]}
+        low = {value >> (10 - within) for value in form[place + 1]}
+        digits = {first | second for first in high for second in low}
     values = {BASE64_ALPHABET[digit] for digit in digits}
     values |= {ord("-")} if 62 in digits else set()
     values |= {ord("_")} if 63 in digits else set()

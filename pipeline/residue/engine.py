@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pipeline.residue.containers import CONTAINERS, Budget, ContainerKind, Damaged, Decompressor, Deflate, git_objects
+from pipeline.residue.encodings import Form, Span
 from pipeline.residue.matcher import Hit, Matcher, open_matcher
 from pipeline.residue.rules import Rule, Trigger
 
@@ -52,9 +53,12 @@ class Searcher:
 
     def __init__(self, rules: Iterable[Rule], matcher: type[Matcher] | None = None) -> None:
         searched: tuple[Rule, ...] = (*rules, *CONTAINERS)
-        self.targets: list[tuple[Rule, Trigger]] = [(rule, trigger) for rule in searched for trigger in rule.triggers()]
-        forms = tuple(trigger.form for _, trigger in self.targets)
-        self.matcher: Matcher = matcher(forms) if matcher else open_matcher(forms)  # type: ignore[call-arg]
+        self.targets: dict[Form | Span, list[tuple[Rule, Trigger]]] = {}
+        for rule in searched:
+            for trigger in rule.triggers():
+                self.targets.setdefault(trigger.form, []).append((rule, trigger))
+        self.forms = tuple(self.targets)
+        self.matcher: Matcher = matcher(self.forms) if matcher else open_matcher(self.forms)  # type: ignore[call-arg]
         self.overlap = self.matcher.longest - 1
 
 
@@ -112,20 +116,23 @@ class Stream:
             for place in git_objects(self.current.data):
                 yield from self.open_member("git object", place, Deflate(15))
         for number, place, _ in sorted(self.current.hits, key=lambda hit: hit[1]):
-            rule, trigger = self.searcher.targets[number]
-            if isinstance(rule, ContainerKind):
-                header, _ = self.window(place, place + rule.header, following)
-                yield from self.open_member(
-                    rule.identity, place, rule.open(header) if len(header) == rule.header else None
-                )
-                continue
-            back, forth = rule.reach
-            window, start = self.window(place - back, place + forth, following)
-            sighting = rule.examine(window, place - start, trigger)
-            if sighting:
-                offset = self.current.offset + place
-                on_disk = self.disk_offset if self.inside else offset
-                yield Match(rule, offset, trigger.encoding, sighting.fingerprint, sighting.detail, self.inside, on_disk)
+            for rule, trigger in self.searcher.targets[self.searcher.forms[number]]:
+                yield from self.decide(rule, trigger, place, following)
+
+    def decide(self, rule: Rule, trigger: Trigger, place: int, following: bytes) -> Iterator[Match]:
+        """Let a rule decide about a hit at `place` of the current chunk; a container is opened."""
+        if isinstance(rule, ContainerKind):
+            header, _ = self.window(place, place + rule.header, following)
+            complete = len(header) == rule.header
+            yield from self.open_member(rule.identity, place, rule.open(header) if complete else None)
+            return
+        back, forth = rule.reach
+        window, start = self.window(place - back, place + forth, following)
+        sighting = rule.examine(window, place - start, trigger)
+        if sighting:
+            offset = self.current.offset + place
+            on_disk = self.disk_offset if self.inside else offset
+            yield Match(rule, offset, trigger.encoding, sighting.fingerprint, sighting.detail, self.inside, on_disk)
 
     def window(self, start: int, end: int, following: bytes) -> tuple[bytes, int]:
         """Return the bytes from `start` to `end`, relative to the current chunk, and where they really begin."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from pipeline.residue.encodings import Form, Span, expression_of
+from pipeline.residue.encodings import Form, Span, expression_of, longest_literal
 
 Hit = tuple[int, int, int]
 """The number of a form, and the places in the buffer where it begins and ends."""
@@ -93,18 +93,6 @@ def search_for(number: int, form: Form | Span) -> Callable[[bytes], Iterable[Hit
 
     overlapping = re.compile(b"(?=" + expression_of(form) + b")", re.DOTALL)
     return by_literal if len(literal) >= 3 else by_expression
-
-
-def longest_literal(form: Form) -> tuple[int, bytes]:
-    """Return where the longest run of single bytes in a form begins, and the run."""
-    best = (0, b"")
-    start = 0
-    for place in range(len(form) + 1):
-        if place == len(form) or len(form[place]) > 1:
-            if place - start > len(best[1]):
-                best = (start, b"".join(form[start:place]))
-            start = place + 1
-    return best
 
 
 def open_matcher(forms: tuple[Form | Span, ...]) -> Matcher:

@@ -26,7 +26,7 @@ class Pattern:
     before: int = 64
     after: int = 256
     plain_only: bool = False
-    """Binary structures do not come in UTF-16, and short anchors of text would be found in any base64."""
+    """Binary structures and the traces of Unix tools do not come in UTF-16 or base64."""
     also: tuple[str, ...] = field(default=())
 
     @property
@@ -51,8 +51,8 @@ class Pattern:
             if isinstance(anchor, Span):
                 found.append(Trigger(anchor, Encoding.PLAIN))
                 continue
-            forms = dress(parse_form(anchor))
-            found += forms[:1] if self.plain_only else forms
+            dressed = dress(parse_form(anchor))
+            found += [trigger for trigger in dressed if not self.plain_only or trigger.encoding is Encoding.PLAIN]
         return tuple(found)
 
     def examine(self, window: bytes, place: int, trigger: Trigger) -> Sighting | None:
@@ -391,7 +391,7 @@ TOKENS = (
     token("gitlab-runner-token", "GitLab runner token", rb"glrt-[0-9A-Za-z_-]{6}", rb"glrt-[0-9A-Za-z_.-]{20,60}"),
     token("gitlab-deploy-token", "GitLab deploy token", rb"gldt-[0-9A-Za-z_-]{6}", rb"gldt-[0-9A-Za-z_-]{20}"),
     token("slack-token", "Slack token", rb"xox[abeoprs]-[0-9]{3}", rb"xox[abeoprs]-[0-9A-Za-z-]{20,250}"),
-    token("slack-app-token", "Slack app token", rb"xapp-[0-9]-[A-Z]", rb"xapp-[0-9]-[A-Z0-9]+-[0-9]+-[0-9a-f]{32,64}"),
+    token("slack-app-token", "Slack app token", rb"xapp-[0-9]-", rb"xapp-[0-9]-[A-Z0-9]+-[0-9]+-[0-9a-f]{32,64}"),
     Pattern(
         "slack-webhook",
         "S07",
@@ -454,8 +454,8 @@ TOKENS = (
         "telegram-token",
         "S07",
         "Telegram bot token",
-        (rb"[0-9]{8}:AA[0-9A-Za-z_-]{6}",),
-        WORD + rb"(?P<secret>[0-9]{8,10}:AA[0-9A-Za-z_-]{33})" + END,
+        (rb"[0-9]{8}:AA[E-H][0-9A-Za-z_-]{4}",),
+        WORD + rb"(?P<secret>[0-9]{8,10}:AA[E-H][0-9A-Za-z_-]{32})" + END,
         before=4,
     ),
     Pattern(
@@ -747,6 +747,7 @@ TRACES = (
         before=0,
         after=900,
         also=("R05",),
+        plain_only=True,
     ),
     Pattern(
         "history-zsh",
@@ -757,6 +758,7 @@ TRACES = (
         confirm.always,
         before=0,
         also=("R05",),
+        plain_only=True,
     ),
     Pattern(
         "history-fish",
@@ -767,6 +769,7 @@ TRACES = (
         confirm.always,
         before=500,
         also=("R05",),
+        plain_only=True,
     ),
     Pattern(
         "history-editline",
@@ -777,6 +780,7 @@ TRACES = (
         confirm.always,
         before=1,
         also=("R05",),
+        plain_only=True,
     ),
     Pattern(
         "history-less",
@@ -787,6 +791,7 @@ TRACES = (
         confirm.always,
         before=1,
         also=("R05",),
+        plain_only=True,
     ),
     Pattern(
         "history-vim",
@@ -797,6 +802,7 @@ TRACES = (
         confirm.always,
         before=0,
         also=("R05",),
+        plain_only=True,
     ),
     Pattern(
         "history-shell",
@@ -827,6 +833,7 @@ TRACES = (
         before=2,
         after=24,
         also=("S12",),
+        plain_only=True,
     ),
     Pattern(
         "cloud-init-instance-data",
@@ -836,6 +843,7 @@ TRACES = (
         rb"\"(?:merged_cfg|sensitive_keys|merged_system_cfg)\": [\[{].{20,200}",
         confirm.always,
         before=0,
+        plain_only=True,
     ),
     Pattern(
         "cloud-init-log",
@@ -847,6 +855,7 @@ TRACES = (
         confirm.always,
         before=16,
         also=("S14",),
+        plain_only=True,
     ),
     Pattern(
         "user-data-mime",
@@ -866,6 +875,7 @@ TRACES = (
         rb"(?P<secret>[a-z_][a-z0-9_-]{0,31} from [0-9a-f.:]{3,45} port \d{1,5})",
         confirm.always,
         before=0,
+        plain_only=True,
     ),
     Pattern(
         "sudo-log",
@@ -875,6 +885,7 @@ TRACES = (
         rb"(?P<secret>TTY=\S+ ; PWD=\S+ ; USER=\S+ ; COMMAND=/[^\n\x00]{2,300})",
         confirm.always,
         before=160,
+        plain_only=True,
     ),
     Pattern(
         "journal",
@@ -894,6 +905,7 @@ TRACES = (
         rb"type=[A-Z_]{3,30} msg=audit\((?P<secret>1[5-9]\d{8}\.\d{3}:\d+)\): ",
         confirm.always,
         before=40,
+        plain_only=True,
     ),
     Pattern(
         "apt-history",
@@ -903,6 +915,7 @@ TRACES = (
         rb"Start-Date: \d{4}-\d\d-\d\d  \d\d:\d\d:\d\d\nCommandline: [^\n]+",
         confirm.always,
         before=40,
+        plain_only=True,
     ),
     Pattern(
         "dhcp-lease",
@@ -913,6 +926,7 @@ TRACES = (
         confirm.always,
         before=2,
         after=400,
+        plain_only=True,
     ),
     Pattern(
         "mail",
@@ -923,12 +937,13 @@ TRACES = (
         confirm.mail_headers,
         before=400,
         after=900,
+        plain_only=True,
     ),
     Pattern(
         "core-dump",
         "S17",
         "core dump",
-        (rb"\x7fELF\x02\x01\x01[\x00-\xff]\x00{8}\x04\x00",),
+        (rb"\x7fELF\x02\x01\x01",),
         rb"\x7fELF\x02\x01\x01.{57}",
         confirm.core_dump,
         before=0,
@@ -942,6 +957,7 @@ TRACES = (
         rb"\"[mM]anagedInstanceID\": ?\"(?P<secret>mi-[0-9a-f]{17})\"",
         confirm.always,
         before=0,
+        plain_only=True,
     ),
     Pattern(
         "snapd-macaroon",
@@ -951,15 +967,6 @@ TRACES = (
         rb"\"(?:store|session)-macaroon\": ?\"(?P<secret>[0-9A-Za-z_=-]{40,})\"",
         before=0,
         after=600,
-    ),
-    Pattern(
-        "kerberos-keytab",
-        "S18",
-        "Kerberos keytab",
-        (rb"\x05\x02\x00\x00\x00[\x20-\x7f]\x00[\x01-\x04]\x00",),
-        rb"\x05\x02\x00\x00\x00.\x00[\x01-\x04]\x00.[A-Z0-9.-]{3,}\x00.(?P<secret>.{20,120})",
-        confirm.always,
-        before=0,
         plain_only=True,
     ),
     Pattern(

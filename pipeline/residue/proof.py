@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipeline.errors import AssayError
 from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue.blocks import BlockSource
+from pipeline.residue.checkpoint import EVERY_BLOCKS, Checkpoint
 from pipeline.residue.containers import Budget
 from pipeline.residue.engine import Match, Searcher, Stream, zeros
 from pipeline.residue.locate import Locator, first_line
@@ -21,36 +23,39 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Reading:
-    """One pass over the blocks of a disk: the digest so far, and what could not be read."""
+    """One pass over the blocks of a disk: their hashes so far, and what could not be read."""
 
     source: BlockSource
     progress: Progress
     unreadable: list[tuple[int, str]] = field(default_factory=list)
+    hashes: list[tuple[int, str]] = field(default_factory=list)
     bytes_read: int = 0
 
-    def __post_init__(self) -> None:
-        self.digest = hashlib.sha256(b"assay blocks 1 %d %d\n" % (self.source.size_bytes, self.source.block_size))
-
-    def blocks(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (offset, data) of every block that could be read; the others are in `unreadable`."""
+    def blocks(self, first: int) -> Iterator[tuple[int, bytes]]:
+        """Yield (number, data) of every block from `first` that could be read; the others are in `unreadable`."""
         wanted = list(self.source.indices())
-        size = self.source.block_size
         if not wanted:
             self.unreadable.append((0, "the disk has no written block: there is nothing to prove"))
-        for done, (index, data) in enumerate(guarded(self.source, wanted), 1):
+        left = [index for index in wanted if index >= first]
+        for done, (index, data) in enumerate(guarded(self.source, left), len(wanted) - len(left) + 1):
             if isinstance(data, AssayError):
                 self.unreadable.append((index, data.message))
                 continue
-            self.take(index, data)
-            yield index * size, data
+            self.bytes_read += len(data)
+            yield index, data
             if done % 64 == 0 or done == len(wanted):
-                self.progress("searching blocks", done * size, len(wanted) * size)
+                self.progress("searching blocks", done * self.source.block_size, len(wanted) * self.source.block_size)
 
     def take(self, index: int, data: bytes) -> None:
-        """Add a block to the digest. Zeros do not count: a copy may have them written or not."""
-        self.bytes_read += len(data)
-        if data != zeros(len(data)):
-            self.digest.update(index.to_bytes(8, "big") + hashlib.sha256(data).digest())
+        """Note the hash of a block. Zeros do not count: a copy may have them written or not."""
+        if data != zeros(len(data)) and (not self.hashes or index > self.hashes[-1][0]):
+            self.hashes.append((index, hashlib.sha256(data).hexdigest()))
+
+    def digest(self) -> str:
+        """Return what pins the content: one hash over the numbers and the hashes of all blocks that are not zeros."""
+        header = f"assay blocks 1 {self.source.size_bytes} {self.source.block_size}\n"
+        lines = "".join(f"{index} {value}\n" for index, value in self.hashes)
+        return hashlib.sha256((header + lines).encode()).hexdigest()
 
 
 def guarded(source: BlockSource, wanted: Sequence[int]) -> Iterator[tuple[int, bytes | AssayError]]:
@@ -73,18 +78,21 @@ def prove_raw(
     patterns: Sequence[Rule] = (),
     progress: Progress = lambda text, done, total: None,
     allowed: Allowed | None = None,
+    state: Path | None = None,
 ) -> tuple[tuple[Result, ...], tuple[Finding, ...], str]:
     """Search every written block for a build's secrets and for patterns. Return (results, findings, digest).
 
     With patterns, files that must not ship by their names are findings too. `allowed` is what the spec lets stay. The
     digest pins the content: sha256 over the numbers and hashes of all blocks that are not zeros. A range that could not
-    be read makes every result `unreachable`, never a pass. Raises nothing for what it finds.
+    be read makes every result `unreachable`, never a pass. With `state`, a file, an interrupted scan goes on where it
+    was. Raises nothing for what it finds.
     """
     allowed = allowed or Allowed()
     rules: tuple[Rule, ...] = (*secrets, *patterns)
     searcher = Searcher(rules)
     reading, budget = Reading(source, progress), Budget()
-    matches = search(reading, searcher, budget)
+    checkpoint = Checkpoint(state, f"{getattr(source, 'identity', '')} {source.size_bytes} {source.block_size}", rules)
+    matches = search(reading, searcher, budget, checkpoint)
     locator = Locator(source)
     sieve = Sieve(locator, allowed)
     try:
@@ -101,15 +109,24 @@ def prove_raw(
         location_result(locator, sifted, reading),
         containers_result(budget, reading),
     )
-    return results, findings, reading.digest.hexdigest()
+    checkpoint.finish()
+    return results, findings, reading.digest()
 
 
-def search(reading: Reading, searcher: Searcher, budget: Budget) -> list[Match]:
-    """Return all matches on a disk, in containers too."""
+def search(reading: Reading, searcher: Searcher, budget: Budget, checkpoint: Checkpoint) -> list[Match]:
+    """Return all matches on a disk, in containers too.
+
+    The state is written where no container is open. To go on, one block is read again: a join may lie behind it.
+    """
     stream = Stream(searcher, budget)
-    matches: list[Match] = []
-    for offset, data in reading.blocks():
-        matches += stream.feed(offset, data)
+    matches, reading.hashes = checkpoint.matches, checkpoint.hashes
+    saved = checkpoint.next_block
+    for index, data in reading.blocks(max(0, saved - 1)):
+        matches += stream.feed(index * reading.source.block_size, data)
+        reading.take(index, data)
+        if index - saved >= EVERY_BLOCKS and not stream.members and not reading.unreadable:
+            saved = index
+            checkpoint.save(index, matches, reading.hashes)
     matches += stream.finish()
     return matches
 

@@ -13,8 +13,12 @@ from pipeline.residue.encodings import (
     decode_base64,
     decode_utf16,
     literal_form,
+    longest_literal,
     utf16_form,
 )
+
+LONG_ENOUGH = 5
+"""A literal run of so many bytes is rare on any disk."""
 
 
 def fingerprint_of(secret: bytes) -> str:
@@ -68,6 +72,25 @@ class Rule(Protocol):
 
 def dress(form: Form) -> tuple[Trigger, ...]:
     """Return the triggers of a form: plain, in UTF-16, and in base64 wherever it may begin."""
+    return tuple(trigger for spelt in spell_out(form) for trigger in dress_one(spelt))
+
+
+def spell_out(form: Form) -> tuple[Form, ...]:
+    """Return a form as several whose literal runs are longer, where a small class cuts them short.
+
+    Hyperscan looks for literals first: one of three bytes in a set slows it down fivefold.
+    """
+    small = [place for place, values in enumerate(form) if 1 < len(values) <= 8]
+    if not small or len(small) > 2 or longest_literal(form)[1][LONG_ENOUGH:]:
+        return (form,)
+    place = small[0]
+    return tuple(
+        spelt for value in form[place] for spelt in spell_out((*form[:place], bytes([value]), *form[place + 1 :]))
+    )
+
+
+def dress_one(form: Form) -> tuple[Trigger, ...]:
+    """Return the five triggers of one form."""
     return (
         Trigger(form, Encoding.PLAIN, len(form)),
         Trigger(utf16_form(form), Encoding.UTF16, len(form)),

@@ -174,3 +174,38 @@ def test_a_qcow2_image_is_searched_with_what_it_is_based_on(tmp_path: Path) -> N
         folder = image._folder  # type: ignore[attr-defined]
     assert findings[0].place.endswith(f", offset {2 * BLOCK}")
     assert not folder.exists()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_scan_goes_on_and_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.residue.proof.EVERY_BLOCKS", 2)
+    place = 6 * BLOCK - 5
+    whole = prove_raw(disk_with(TOKEN.encode(), place), SECRETS)
+
+    class Breaking(Disk):
+        def read(self, index: int) -> bytes:
+            if index == 7:
+                raise Interrupted
+            return super().read(index)
+
+    disk = disk_with(TOKEN.encode(), place)
+    state = tmp_path / "state.json"
+    with pytest.raises(Interrupted):
+        prove_raw(Breaking(disk.data), SECRETS, state=state)
+    assert TOKEN not in state.read_text()
+    disk.asked.clear()
+    again = prove_raw(disk, SECRETS, state=state)
+    assert again[1:] == whole[1:]
+    assert disk.asked[0] >= 3
+    assert not state.exists()
+
+
+def test_the_state_of_another_disk_or_other_rules_is_not_used(tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    state.write_text('{"key": "another", "next_block": 7}')
+    disk = disk_with(b"")
+    prove_raw(disk, SECRETS, state=state)
+    assert disk.asked[0] == 0

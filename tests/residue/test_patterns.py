@@ -1,0 +1,89 @@
+"""Patterns: unique, complete, the same with both engines, and silent about decoys in every encoding."""
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.residue.encodings import Encoding
+from pipeline.residue.engine import Searcher, Stream
+from pipeline.residue.matcher import FastMatcher, Matcher, SlowMatcher
+from pipeline.residue.patterns import PATTERNS
+from pipeline.residue.rules import Trigger
+from tests.planted.plants import decoys, plants
+
+FAST, SLOW = Searcher(PATTERNS, FastMatcher), Searcher(PATTERNS, SlowMatcher)
+BLOCK = 65536
+
+
+def found(searcher: Searcher, disk: bytes) -> set[tuple[str, int, str, str, tuple[str, ...]]]:
+    stream = Stream(searcher)
+    matches = [
+        match for start in range(0, len(disk), BLOCK) for match in stream.feed(start, disk[start : start + BLOCK])
+    ]
+    matches += stream.finish()
+    return {(match.rule.identity, match.offset, match.encoding, match.fingerprint, match.inside) for match in matches}
+
+
+def test_there_are_enough_and_each_has_a_name_of_its_own() -> None:
+    names = [pattern.identity for pattern in PATTERNS]
+    assert len(names) >= 60
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.identity)
+def test_an_expression_compiles_and_its_anchors_are_not_too_short(pattern) -> None:
+    assert pattern.compiled
+    assert all(len(trigger.form) >= 4 for trigger in pattern.triggers())
+
+
+def test_both_engines_find_the_same_plants_and_decoys() -> None:
+    disk = b"\n".join([*(plant.content for plant in plants()), *(decoy.content for decoy in decoys())])
+    fast = found(FAST, disk)
+    assert fast == found(SLOW, disk)
+    assert len({identity for identity, *_ in fast}) >= 40
+
+
+fragments = st.sampled_from([anchor for pattern in PATTERNS for anchor in pattern.anchors if isinstance(anchor, bytes)])
+
+
+@given(st.lists(fragments | st.binary(max_size=40), max_size=12).map(b"".join))
+def test_both_engines_find_the_same_in_anything(data: bytes) -> None:
+    assert found(FAST, data) == found(SLOW, data)
+
+
+@pytest.mark.parametrize("decoy", decoys(), ids=lambda decoy: decoy.name)
+@pytest.mark.parametrize("way", ["plain", "base64", "utf-16"])
+def test_a_decoy_is_silent(decoy, way: str) -> None:
+    data = decoy.content
+    if way == "base64":
+        data = base64.encodebytes(data)
+    elif way == "utf-16":
+        data = data.decode("latin-1").encode("utf-16")
+    assert found(FAST, b"\n" + data + b"\n") == set()
+
+
+@given(st.binary(max_size=400), st.sampled_from(PATTERNS), st.sampled_from(Encoding))
+def test_no_rule_fails_on_nonsense(window: bytes, pattern, encoding: Encoding) -> None:
+    pattern.examine(window, len(window) // 2, Trigger((b"x",), encoding, 8))
+
+
+@given(st.data())
+def test_no_confirmation_fails_on_what_its_expression_matches(data) -> None:
+    pattern = data.draw(st.sampled_from(PATTERNS))
+    text = data.draw(st.from_regex(pattern.compiled))
+    for match in pattern.compiled.finditer(text):
+        pattern.check(match)
+
+
+def test_text_is_searched_in_five_forms_and_binary_structures_in_one() -> None:
+    by_name = {pattern.identity: pattern for pattern in PATTERNS}
+    assert {trigger.encoding for trigger in by_name["npm-token"].triggers()} == set(Encoding) - {Encoding.HEX}
+    assert {trigger.encoding for trigger in by_name["core-dump"].triggers()} == {Encoding.PLAIN}
+
+
+def test_both_matchers_say_which_they_are() -> None:
+    matchers: tuple[Matcher, Matcher] = (FAST.matcher, SLOW.matcher)
+    assert "slow" not in matchers[0].name
+    assert "slow" in matchers[1].name
