@@ -44,5 +44,5 @@ def refuse_connection(self: socket.socket, address: object) -> None:
 class RefusedProcess(subprocess.Popen[bytes]):
     """Stays a class, so that libraries that subclass or annotate with Popen still import."""
 
-    def __init__(self, *arguments: object, **options: object) -> NoReturn:  # type: ignore[misc]
+    def __init__(self, *arguments: object, **options: object) -> NoReturn:
         raise AssertionError(f"a unit test started a process: {arguments}: mark it subprocess or end_to_end")
