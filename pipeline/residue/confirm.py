@@ -161,7 +161,7 @@ def der_private_key(match: Match) -> bytes | None:
     if length is None or length > len(data) or len(set(data[16:length])) < 20:
         return None
     try:
-        serialization.load_der_private_key(data[:length], None)
+        serialization.load_der_private_key(data[:length], None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         return data[:length]
     except (ValueError, UnsupportedAlgorithm):

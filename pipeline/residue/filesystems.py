@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.residue.blocks import BlockSource, BlockUnreadable
 
 SECTOR = 512
-CACHED_BLOCKS = 32
+CACHED_BLOCKS = 12
 EXT_JOURNAL_INODE = 8
 
 
@@ -286,7 +286,7 @@ class Partition:
     start: int
     size: int
     content: str
-    """`ext`, `xfs`, `swap`, `lvm`, `luks`, `vfat`, `unknown`, or `outside` for what no partition owns."""
+    """`ext` `xfs` `swap` `lvm` `luks` `btrfs` `vfat` `unknown`, or `outside` for what no partition owns."""
 
 
 def read_partitions(file: SourceFile) -> list[Partition]:
@@ -322,6 +322,8 @@ def named_ranges(file: SourceFile, table: list[Any]) -> Iterator[Partition]:
 def content_of(file: SourceFile, start: int) -> str:
     """Say by its magic what a range holds."""
     head = file.read_at(start, 8192)
+    if file.read_at(start + 0x10040, 8) == b"_BHRfS_M":
+        return "btrfs"
     if head[1080:1082] == b"\x53\xef":
         return "ext"
     magics = (

@@ -8,6 +8,16 @@ from pipeline.errors import AssayError
 from pipeline.residue.blocks import BlockSource
 from pipeline.residue.filesystems import Entry, FileSystem, Partition, SourceFile, open_file_system, read_partitions
 
+NOT_UNDERSTOOD = {
+    "luks": "encrypted data: what it is is not known",
+    "lvm": "logical volumes: they were searched raw, but their files cannot be named",
+    "btrfs": "btrfs: it was searched raw, but its files cannot be named, and compressed ones not be seen",
+}
+"""What no pass may be given for, and why."""
+
+SMALL_BYTES = 64 * 1024 * 1024
+"""A partition below this that is not understood is a boot loader's or firmware's own."""
+
 
 class Space(StrEnum):
     """What a place on a disk is to the system that lives there."""
@@ -85,8 +95,10 @@ class Locator:
                 self._opened[partition.start] = file_system
             except (OSError, RuntimeError, AssayError, ValueError) as problem:
                 self.problems.append(f"{partition.name} ({partition.content}) cannot be read: {first_line(problem)}")
-            if partition.content == "luks":
-                self.problems.append(f"{partition.name} is encrypted: what it holds is not known")
+            if partition.content in NOT_UNDERSTOOD:
+                self.problems.append(f"{partition.name} holds {NOT_UNDERSTOOD[partition.content]}")
+            elif partition.content == "unknown" and partition.size >= SMALL_BYTES:
+                self.problems.append(f"{partition.name} holds nothing that is known: its files cannot be named")
         return self._opened[partition.start]
 
 

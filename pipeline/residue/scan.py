@@ -26,7 +26,7 @@ class ScanReport:
     seconds: float
 
     def require_clean(self, resource: str, region: str | None = None) -> None:
-        """Raise ResidueFound for findings, ProofFailed for what could not be looked at, and nothing for a clean disk."""
+        """Raise ResidueFound for findings, ProofFailed for what could not be looked at; nothing for a clean disk."""
         if self.findings:
             kinds = ", ".join(sorted({finding.kind for finding in self.findings}))
             raise ResidueFound(f"{len(self.findings)} findings: {kinds}", resource=resource, region=region)

@@ -39,7 +39,10 @@ def test_every_plant_is_found_and_no_decoy(tmp_path: Path, kind: str) -> None:
     assert not missed
     assert not false
     assert len(planted) >= 60
-    assert {result.status for result in results if result.controls[0] in ("R01", "R02", "R04")} == {Status.PASS}
+    by_control = {result.controls[0]: result for result in results}
+    assert by_control["R01"].status is by_control["R04"].status is Status.PASS
+    assert by_control["R02"].status is Status.UNREACHABLE
+    assert by_control["R02"].detail.startswith("partition 3 holds logical volumes")
     secrets = [each.plant.content for each in planted if each.plant.content.startswith((b"ghp_", b"glpat"))]
     report = repr((results, findings))
     assert not any(secret.decode() in report for secret in secrets)
