@@ -40,7 +40,7 @@ from pipeline.localcloud.volumes import LocalVolume
 log = logging.getLogger("localcloud")
 
 READING = ("Describe", "Get", "List", "Search", "Lookup")
-TOKENS_KEPT = 500
+TOKENS_KEPT = 100
 
 
 class LocalBackend(LocalInstanceBackend, ImportBackend):

@@ -472,9 +472,11 @@ class LocalInstanceBackend(ImageBackend):
                     self.release(instance)
 
     def forget_terminated(self) -> None:
-        """Drop instances that were terminated an hour ago."""
+        """Drop instances that were terminated an hour ago, with their consoles."""
         for reservation_id, reservation in list(self.reservations.items()):
             instances = cast(list[LocalInstance], reservation.instances)
+            for instance in filter(is_forgotten, instances):
+                self.machines.discard(instance.id)
             reservation.instances = [instance for instance in instances if not is_forgotten(instance)]
             if not reservation.instances:
                 del self.reservations[reservation_id]

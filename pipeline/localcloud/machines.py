@@ -3,6 +3,7 @@
 One lock for each instance orders what is done to its machine; a machine's exit is told to whoever started it.
 """
 
+import shutil
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -144,9 +145,15 @@ class Machines:
         self.close_proxy(instance_id)
         self._guests.pop(instance_id, None)
 
+    def discard(self, instance_id: str) -> None:
+        """Remove what is left on disk of a machine that nobody asks for any more."""
+        self.forget(instance_id)
+        shutil.rmtree(self._directory / instance_id, ignore_errors=True)
+
     def close(self, deadline_seconds: float) -> None:
-        """Shut every machine down, all at once."""
+        """Shut every machine down, all at once. Nobody takes that for the guests' own power-off."""
         running = [guest for guest in self._guests.values() if guest.running]
+        self._guests.clear()
         threads = [threading.Thread(target=guest.shut_down, args=(deadline_seconds,)) for guest in running]
         for thread in threads:
             thread.start()
@@ -155,3 +162,4 @@ class Machines:
         for instance_id in list(self._proxies):
             self.close_proxy(instance_id)
         self.metadata.close_all()
+        self.addresses.release_all()

@@ -110,6 +110,11 @@ class AddressPlan:
         if reservation is not None:
             reservation.close()
 
+    def release_all(self) -> None:
+        """Give every address back."""
+        for address in list(self._reservations):
+            self.release(address)
+
 
 class PortProxy:
     """The way to a guest from outside: listens on its public address, for ports of which the guest's answers.

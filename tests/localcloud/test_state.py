@@ -63,6 +63,15 @@ def test_a_restart_keeps_everything_and_stops_what_ran(tmp_path: Path) -> None:
         ec2.delete_key_pair(KeyName="key")
 
 
+@pytest.mark.loopback
+@pytest.mark.subprocess
+def test_the_end_of_the_cloud_is_no_power_off_of_its_guests(tmp_path: Path) -> None:
+    with running(tmp_path) as cloud:
+        instance_id = launch(cloud.client("ec2"), InstanceInitiatedShutdownBehavior="terminate")
+    with running(tmp_path) as cloud:
+        assert state_of(cloud.client("ec2"), instance_id) == "stopped"
+
+
 def crash(cloud: LocalCloud) -> None:
     """End without saving, as SIGKILL does."""
     cloud.cloud.save = lambda: None
