@@ -58,13 +58,14 @@ PACKAGES = (
     "systemd-sysv",
     "tzdata",
     "udev",
+    "unattended-upgrades",
     "zstd",
 )
 
 # Raise it when a change of the functions below changes the image; it is part of the cache's key.
 FORMAT = 1
 SECTOR = 512
-SIZE_GIB = 4
+SIZE_GIB = 2
 BIOS_BOOT_SECTOR = 2048
 ESP_SECTOR = 8192
 ROOT_SECTOR = 73728
