@@ -261,7 +261,7 @@ class LocalInstanceBackend(ImageBackend):
         subnets = self.get_default_subnets()
         if not subnets:
             raise Refused("VPCIdNotSpecified", "No default VPC for this user")
-        if zone is not None and zone not in subnets:
+        if zone and zone not in subnets:
             raise Refused("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
         return str((subnets[zone] if zone else subnets[min(subnets)]).id)
 

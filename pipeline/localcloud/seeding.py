@@ -61,6 +61,7 @@ def register_base(backend: LocalBackend, base: BaseImage) -> None:
     image_id, snapshot_id = stable_id("ami", base, region), stable_id("snap", base, region)
     with cloud.lock:
         if image_id not in backend.images:
+            withdraw(backend, base.name)
             if snapshot_id not in cloud.machines.disks.snapshot_ids():
                 cloud.machines.disks.import_snapshot(snapshot_id, base.path, base.size_gib)
             made = datetime.datetime.fromtimestamp(int(base.path.stat().st_mtime), datetime.UTC).replace(tzinfo=None)
@@ -79,6 +80,14 @@ def register_base(backend: LocalBackend, base: BaseImage) -> None:
         for name in (release, CODE_NAMES.get(release, release)):
             parameters = public_parameters.setdefault(region, {})
             parameters[f"/aws/service/debian/release/{name}/latest/amd64"] = image_id
+
+
+def withdraw(backend: LocalBackend, name: str) -> None:
+    """Take away an image of the same name with another content: made of another recipe on the same day."""
+    for image in [image for image in backend.images.values() if image.name == name]:
+        del backend.images[image.id]
+        for snapshot_id in image.snapshot_ids:
+            backend.remove_snapshot(snapshot_id)
 
 
 def base_record(base: BaseImage, image_id: str, snapshot_id: str, region: str, made: datetime.datetime) -> Image:

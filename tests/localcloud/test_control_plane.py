@@ -78,6 +78,11 @@ def test_an_instance_has_a_private_address_of_its_subnet_and_a_loopback_one(ec2:
     assert found["PublicIpAddress"].startswith("127.") and found["PublicDnsName"] == ""
 
 
+def test_an_empty_zone_is_no_zone(ec2: Any) -> None:
+    """Packer's SDK sends empty strings."""
+    assert launch(ec2, Placement={"AvailabilityZone": ""}, KeyName="")
+
+
 def test_the_same_client_token_makes_one_instance(ec2: Any) -> None:
     image_id = ec2.describe_images(Owners=["136693071363"])["Images"][0]["ImageId"]
     options = {"MinCount": 1, "MaxCount": 1, "InstanceType": "t3.small", "ClientToken": "once"}

@@ -1,14 +1,19 @@
 """What survives a restart, and a crash."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipeline.localcloud.accounts import DEBIAN_ACCOUNT
+from pipeline.localcloud.control_plane import of_account
+from pipeline.localcloud.seeding import make_fake_base, register_base
 from pipeline.localcloud.state import StateRefused, load_state, save_state
 from tests.localcloud.clouds import (
     OTHER_ACCOUNT,
     LocalCloud,
+    base_image,
     image_of,
     launch,
     make_image,
@@ -70,6 +75,18 @@ def test_the_end_of_the_cloud_is_no_power_off_of_its_guests(tmp_path: Path) -> N
         instance_id = launch(cloud.client("ec2"), InstanceInitiatedShutdownBehavior="terminate")
     with running(tmp_path) as cloud:
         assert state_of(cloud.client("ec2"), instance_id) == "stopped"
+
+
+@pytest.mark.loopback
+@pytest.mark.subprocess
+def test_a_base_image_of_another_recipe_takes_the_place_of_its_namesake(tmp_path: Path) -> None:
+    with running(tmp_path) as cloud:
+        before = base_image(cloud.client("ec2"))
+        path = cloud.home / "another.raw"
+        (cloud.home / "fake-debian-12.raw").rename(path)
+        register_base(of_account(DEBIAN_ACCOUNT, "us-east-1"), replace(make_fake_base(cloud.home), path=path))
+        found = cloud.client("ec2").describe_images(Owners=[DEBIAN_ACCOUNT])["Images"]
+        assert len(found) == 1 and found[0]["ImageId"] != before
 
 
 def crash(cloud: LocalCloud) -> None:
