@@ -99,9 +99,10 @@ def match_all(path: Path, encodings: set[Encoding]) -> float:
 def prove(path: Path) -> tuple[float, float]:
     """Return the seconds of one core and the MiB that the whole proof takes, in a process of its own."""
     code = (
-        "import sys, time, resource; from pathlib import Path; from pipeline.residue.scan import scan_image;"
+        "import re, sys, time; from pathlib import Path; from pipeline.residue.scan import scan_image;"
         "started = time.process_time(); scan_image(Path(sys.argv[1]));"
-        "print(time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        "peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1];"
+        "print(time.process_time() - started, int(peak) / 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
     seconds, memory = done.stdout.split()
