@@ -17,7 +17,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 ROOT = Path(__file__).resolve().parent
-BUILDS = ROOT / "builds"
+BUILDS = Path(os.environ.get("ASSAY_BUILDS") or ROOT / "builds")
 DEFAULT_SPEC = "specs/debian-12-local.yaml"
 SPEC_HELP = f"the image's spec (default: {DEFAULT_SPEC})"
 

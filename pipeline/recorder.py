@@ -134,6 +134,11 @@ class Recorder:
         """Record the image that was made, proved or not."""
         self._update(image=image)
 
+    def pin(self, snapshot_id: str, digest: str) -> None:
+        """Record the digest over the blocks of a snapshot that was searched (R06)."""
+        with self._lock:
+            self._update(block_digests={**self._evidence.block_digests, snapshot_id: digest})
+
     def save(self, name: str, content: str | bytes) -> Path:
         """Write an artefact, such as a console log, into the build's folder and return its path.
 

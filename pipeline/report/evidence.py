@@ -126,6 +126,8 @@ class Evidence(Frozen):
     stages: tuple[Stage, ...] = ()
     results: tuple[Result, ...] = ()
     findings: tuple[Finding, ...] = ()
+    block_digests: dict[str, str] = {}
+    """By snapshot: SHA-256 over the blocks that were searched, so that a copy can be held against them (R06)."""
     resources: tuple[Resource, ...] = ()
     leaks: tuple[Leak, ...] = ()
     error: str | None = None

@@ -135,7 +135,7 @@ def root_volume(spec: Spec, base: images.Image) -> RootVolume | None:
 
 def marked_user_data(build_id: str) -> str:
     """Return user-data without a secret (A21), with a mark that no later block of the image may show (S11)."""
-    return f"#cloud-config\n# assay build {build_id} mark {secrets.token_urlsafe(24)}\n"
+    return f"#cloud-config\n# assay build {build_id} mark {secrets.token_urlsafe(24)}\npackage_update: false\n"
 
 
 def snapshot_fresh_volume(context: Context, instance: Instance) -> str:

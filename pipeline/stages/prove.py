@@ -15,6 +15,8 @@ from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw as search_blocks
 from pipeline.residue.secrets import AwsSession, BuildSecret, build_secrets
+from pipeline.residue.sift import Allowed
+from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.context import Context
 from pipeline.stages.guests import Door, boot_guest, make_key, save_console
@@ -69,25 +71,36 @@ def prove_sealed(context: Context, sealed: Sealed) -> Proved:
 
 
 def prove_raw(context: Context, sealed: Sealed) -> str:
-    """Search every written block of the root snapshot for what this build used (R03); return the blocks' digest."""
+    """Search every written block of the root snapshot for what this build used, and for every pattern (R03)."""
     with context.recorder.stage("raw"):
-        source = SnapshotBlocks(context.session, sealed.root_snapshot_id)
-        results, findings, digest = search_blocks(
-            source, secrets_of_build(context.session, sealed.launched), progress=context.recorder.progress
-        )
-        context.recorder.add(*results)
-        context.recorder.find(*findings)
-        return digest
+        return search_snapshot(context, sealed.root_snapshot_id, secrets_of_build(context.session, sealed.launched))
 
 
 def prove_foreign_blocks(context: Context, image: Image) -> None:
     """Search every snapshot of an image of somebody else for what no image may hold, and record what is found."""
     for snapshot_id in image.snapshot_ids:
         with context.recorder.stage(snapshot_id):
-            source = SnapshotBlocks(context.session, snapshot_id)
-            results, findings, _ = search_blocks(source, (), PATTERNS, progress=context.recorder.progress)
-            context.recorder.add(*results)
-            context.recorder.find(*findings)
+            search_snapshot(context, snapshot_id, ())
+
+
+def search_snapshot(context: Context, snapshot_id: str, secrets: tuple[BuildSecret, ...]) -> str:
+    """Search a snapshot for secrets and for every pattern, record what is found, and return the blocks' digest."""
+    results, findings, digest = search_blocks(
+        SnapshotBlocks(context.session, snapshot_id),
+        secrets,
+        PATTERNS,
+        progress=context.recorder.progress,
+        allowed=allowed_by(context.spec),
+    )
+    context.recorder.add(*results)
+    context.recorder.find(*findings)
+    context.recorder.pin(snapshot_id, digest)
+    return digest
+
+
+def allowed_by(spec: Spec) -> Allowed:
+    """Return what the spec lets stay on the blocks: the keys of its users, and what it waives with a reason."""
+    return Allowed(waivers=spec.scrub.waivers, public_keys=tuple(key for user in spec.users for key in user.keys))
 
 
 def prove_boot(context: Context, image: Image, door: Door, launched: Launched | None) -> None:
