@@ -1,6 +1,7 @@
 """moto's EC2 of one account in one region, and what our parts of it share."""
 
 import datetime
+import random
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar, Self, cast
@@ -9,6 +10,7 @@ import moto.ec2.urls
 from moto.core.utils import utcnow
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.instances import Instance
+from moto.ec2.models.subnets import Subnet
 from moto.ec2.responses import EC2Response
 from moto.iam.models import iam_backends
 from moto.ssm.models import Parameter, ssm_backends
@@ -25,6 +27,20 @@ organisations: dict[str, set[str]] = {}
 
 public_parameters: dict[str, dict[str, str]] = {}
 """The public SSM parameters of each region: name and value."""
+
+
+class LocalSubnet(Subnet):
+    """moto's subnet, which gives out addresses that a VPC reserves: the first four and the last of a subnet."""
+
+    def get_available_subnet_ip(self, instance: Instance) -> str:
+        """Return an address that nobody has, any of them, as EC2 does."""
+        size = self.cidr.num_addresses
+        for _ in range(10000):
+            address = str(self.cidr[random.randrange(4, size - 1)])  # noqa: S311 -- any free one will do
+            if address not in self._subnet_ips:
+                self._subnet_ips[address] = instance
+                return address
+        raise Refused("InsufficientFreeAddressesInSubnet", f"There is no free address in {self.id}")
 
 
 class RegionBackend(EC2Backend):

@@ -16,8 +16,10 @@ import moto
 import moto.core.responses
 import moto.ec2.models.elastic_block_store
 import moto.ec2.models.instances
+import moto.ec2.models.subnets
 import moto.ec2.urls
 import moto.iam.models
+import moto.s3.urls
 from botocore.model import OperationNotFoundError
 from moto.core.base_backend import BackendDict
 from moto.core.responses import ActionResult
@@ -28,13 +30,20 @@ from moto.iam.models import iam_backends
 from moto.ssm.models import ssm_backends
 from moto.sts.models import sts_backends
 
-from pipeline.localcloud.backend import account_from_key, check_region, organisations, public_parameters
+from pipeline.localcloud.backend import (
+    LocalSubnet,
+    account_from_key,
+    check_region,
+    organisations,
+    public_parameters,
+)
 from pipeline.localcloud.cloud import Cloud
 from pipeline.localcloud.guests import GuestFailed
 from pipeline.localcloud.imports import ImportBackend, ImportHandlers
 from pipeline.localcloud.instances import InstanceHandlers, LocalInstance, LocalInstanceBackend
 from pipeline.localcloud.refusals import Refused
 from pipeline.localcloud.state import load_state, save_state
+from pipeline.localcloud.uploads import ObjectResponse
 from pipeline.localcloud.volumes import LocalVolume
 
 log = logging.getLogger("localcloud")
@@ -140,8 +149,12 @@ def install(cloud: Cloud) -> None:
     LocalBackend.cloud = cloud
     ec2_backends.backend = LocalBackend
     moto.ec2.urls.url_paths["{0}/"] = LocalResponse.dispatch
+    moto.s3.urls.url_paths.update(
+        {path: getattr(ObjectResponse, entry.__name__) for path, entry in moto.s3.urls.url_paths.items()}
+    )
     replace(moto.iam.models, "get_account_id_from", account_from_key)
     replace(moto.ec2.models.instances, "Instance", LocalInstance)
+    replace(moto.ec2.models.subnets, "Subnet", LocalSubnet)
     replace(moto.ec2.models.elastic_block_store, "Volume", LocalVolume)
     replace(moto.core.responses, "method_names_from_class", functools.cache(method_names_from_class))
     organisations.clear()

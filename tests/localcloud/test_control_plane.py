@@ -10,6 +10,7 @@ import pytest
 from tests.localcloud.clouds import (
     OTHER_ACCOUNT,
     LocalCloud,
+    base_image,
     image_of,
     instance_of,
     launch,
@@ -81,6 +82,16 @@ def test_an_instance_has_a_private_address_of_its_subnet_and_a_loopback_one(ec2:
 def test_an_empty_zone_is_no_zone(ec2: Any) -> None:
     """Packer's SDK sends empty strings."""
     assert launch(ec2, Placement={"AvailabilityZone": ""}, KeyName="")
+
+
+def test_no_instance_gets_an_address_that_the_vpc_reserves(ec2: Any) -> None:
+    subnet = ec2.create_subnet(VpcId=ec2.describe_vpcs()["Vpcs"][0]["VpcId"], CidrBlock="172.31.128.0/28")["Subnet"]
+    options = {"SubnetId": subnet["SubnetId"], "MinCount": 11, "MaxCount": 11, "InstanceType": "t3.small"}
+    image_id = base_image(ec2)
+    made = ec2.run_instances(ImageId=image_id, **options)["Instances"]
+    hosts = {int(item["PrivateIpAddress"].rpartition(".")[2]) for item in made}
+    assert hosts == set(range(4, 15))
+    refused("InsufficientFreeAddressesInSubnet", lambda: ec2.run_instances(ImageId=image_id, **options))
 
 
 def test_the_same_client_token_makes_one_instance(ec2: Any) -> None:
