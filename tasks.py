@@ -168,6 +168,46 @@ def sweep(_: Context, spec: str = DEFAULT_SPEC, dry_run: bool = False) -> None:
         leave(swept.exit_status)
 
 
+@task(
+    help={
+        "image": "an image file, raw or qcow2",
+        "ami": "an image of the spec's cloud and region",
+        "snapshot": "a snapshot of the spec's cloud and region",
+        "spec": SPEC_HELP,
+        "json": "print the report as JSON",
+    }
+)
+def scan(
+    _: Context, image: str = "", ami: str = "", snapshot: str = "", spec: str = DEFAULT_SPEC, json: bool = False
+) -> None:
+    """Search every block of a disk for keys, credentials, histories and logs; nothing is launched."""
+    with errors_explained():
+        from pipeline import scan as scanning
+        from pipeline.options import open_cloud
+        from pipeline.report.console import Console
+        from pipeline.spec import load_spec
+
+        console = Console(quiet=json)
+        line = console.start_stage("scan")
+        reports = scanning.scan(
+            image,
+            ami,
+            snapshot,
+            lambda: open_cloud(load_spec(ROOT / spec), start_local_cloud),
+            lambda text, done, total: console.progress(line, text, done, total),
+        )
+        console.pause()
+        if json:
+            from json import dumps
+
+            print(dumps(scanning.as_json(reports), indent=2))
+        for name, report in reports.items():
+            if not json:
+                print("\n".join(scanning.describe(name, report)))
+        for name, report in reports.items():
+            report.require_clean(name)
+
+
 def local_cloud(*arguments: str) -> int:
     """Run the local cloud's own command, a process and a house of its own, and return its exit status."""
     return subprocess.run([sys.executable, "-m", "pipeline.localcloud", *arguments], cwd=ROOT, check=False).returncode
@@ -252,5 +292,5 @@ def lint(_: Context) -> None:
 
 
 cloud = Collection("cloud", cloud_start, cloud_stop, cloud_status, cloud_reset)
-namespace = Collection(build, plan, verify, share, sweep, test, bench, lint, cloud)
+namespace = Collection(build, plan, verify, scan, share, sweep, test, bench, lint, cloud)
 os.environ.setdefault("PYTHONUNBUFFERED", "1")

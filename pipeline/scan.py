@@ -1,0 +1,57 @@
+"""The recipe that searches one disk for what no image may hold: a file, a snapshot, or an image's snapshots."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.aws import images
+from pipeline.aws.blocks import SnapshotBlocks
+from pipeline.aws.session import Session
+from pipeline.errors import SpecInvalid
+from pipeline.residue.proof import Progress
+from pipeline.residue.scan import ScanReport, scan_image, scan_source
+
+
+def scan(
+    image: str, ami: str, snapshot: str, open_session: Callable[[], Session], progress: Progress
+) -> dict[str, ScanReport]:
+    """Search exactly one of a file, an AMI, or a snapshot, and return a report for each disk, by its name.
+
+    Raises SpecInvalid unless exactly one is named, CloudFailed when the cloud refuses.
+    """
+    if sum(map(bool, (image, ami, snapshot))) != 1:
+        raise SpecInvalid("nothing to scan, or too much", hint="name one of --image FILE, --ami ID, --snapshot ID")
+    if image:
+        return {image: scan_image(Path(image), progress)}
+    session = open_session()
+    snapshot_ids = images.describe_image(session, ami).snapshot_ids if ami else (snapshot,)
+    return {found: scan_source(SnapshotBlocks(session, found), progress=progress) for found in snapshot_ids}
+
+
+def describe(name: str, report: ScanReport) -> list[str]:
+    """Return a report as lines: what was found where, what could not be looked at, and how fast it was."""
+    rate = report.size_bytes / 1e6 / max(report.seconds, 1e-9)
+    return [
+        f"{name}: {report.size_bytes / 2**30:.2f} GiB in {report.seconds:.1f} s ({rate:.0f} MB/s)",
+        f"  sha256 over its blocks: {report.digest}",
+        *(f"  {found.control} {found.kind} at {found.place} [{found.fingerprint}]" for found in report.findings),
+        *(
+            f"  {result.status}: {result.title}: {result.detail}"
+            for result in report.results
+            if result.status not in {"pass", "not-applicable"} and not report.findings
+        ),
+        f"  {len(report.findings)} findings",
+    ]
+
+
+def as_json(reports: dict[str, ScanReport]) -> dict[str, object]:
+    """Return the reports as JSON values."""
+    return {
+        name: {
+            "digest": report.digest,
+            "size_bytes": report.size_bytes,
+            "seconds": round(report.seconds, 3),
+            "findings": [finding.model_dump(mode="json") for finding in report.findings],
+            "results": [result.model_dump(mode="json") for result in report.results],
+        }
+        for name, report in reports.items()
+    }
