@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -151,11 +152,20 @@ def overlay(folder: Path, *below: Path) -> Iterator[Path]:
     try:
         mount("-t", "proc", "proc", str(merged / "proc"))
         mount("-t", "tmpfs", "tmpfs", str(merged / "run"))
-        mount("--bind", "/dev", str(merged / "dev"))
+        mount("-t", "tmpfs", "tmpfs", str(merged / "dev"))
+        make_devices(merged / "dev")
         yield merged
     finally:
         for place in ("dev", "run", "proc", "."):
             subprocess.run(["umount", "--lazy", str(merged / place)], check=False, capture_output=True)
+
+
+def make_devices(folder: Path) -> None:
+    """Make the few devices that programs need; this machine's own ones are out of reach."""
+    for name, minor in (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)):
+        os.mknod(folder / name, stat.S_IFCHR | 0o666, os.makedev(1, minor))
+        (folder / name).chmod(0o666)
+    (folder / "fd").symlink_to("/proc/self/fd")
 
 
 def mount(*arguments: str) -> None:
