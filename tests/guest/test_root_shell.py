@@ -140,5 +140,10 @@ def test_batches_lose_nothing_and_are_small(frames: list[bytes]) -> None:
     assert all(sum(map(len, batch)) <= BATCH_BYTES for batch in batches)
 
 
+def test_a_batch_never_fills_the_channel() -> None:
+    part = bytes(BATCH_BYTES // 2)
+    assert [len(batch) for batch in split_batches([part, part, part, bytes(2 * BATCH_BYTES), part])] == [2, 1, 1, 1]
+
+
 def test_a_frame_tells_its_lines() -> None:
     assert frame("a\n\nb") == b"3\na\n\nb\n"

@@ -82,7 +82,8 @@ def test_a_program_streams_its_results(shell: Shell, tmp_path: Path) -> None:
 
 def test_a_program_carries_on_over_broken_connections(sshd: Sshd, tmp_path: Path) -> None:
     counts = tmp_path / "counts"
-    steps = [step(f"echo {n} >>{counts}; sleep 0.3") for n in range(6)]
+    steps = [step(f"until [ -e {tmp_path}/{n} ]; do sleep 0.05; done; echo {n} >>{counts}") for n in range(6)]
+    (tmp_path / "0").touch()
     with running_relay(sshd.port) as relay:
         shell = open_shell(sshd, relay.port)
         numbers = []
@@ -90,6 +91,7 @@ def test_a_program_carries_on_over_broken_connections(sshd: Sshd, tmp_path: Path
             numbers.append(number)
             if number in (1, 3):
                 relay.cut()
+            (tmp_path / str(number + 1)).touch()
         shell.close()
         assert relay.accepted == 3
     assert numbers == list(range(6))
