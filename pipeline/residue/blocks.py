@@ -3,6 +3,7 @@
 EBS direct is served by `aws/blocks.py`, which cannot import this room: the protocol is structural.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -52,6 +53,9 @@ class BlockSource(Protocol):
 
 class RawFile:
     """A raw disk image in a file; holes of the file are blocks that were never written."""
+
+    is_local = True
+    """Reading a block again costs nothing."""
 
     def __init__(self, path: Path, block_size: int = BLOCK_SIZE) -> None:
         self.path = path
@@ -121,6 +125,47 @@ def data_ranges(descriptor: int, size_bytes: int) -> Iterator[tuple[int, int]]:
             return
         position = os.lseek(descriptor, start, os.SEEK_HOLE)
         yield start, position
+
+
+class Spool:
+    """A source whose blocks are kept in a temporary file as they pass by, so that what is far away is read once.
+
+    The file has no name, and takes as much space as the blocks that are not zeros.
+    """
+
+    def __init__(self, source: BlockSource) -> None:
+        self._source = source
+        self.size_bytes = source.size_bytes
+        self.block_size = source.block_size
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the spool
+        self._kept: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def indices(self) -> Iterable[int]:
+        """Return the numbers of the written blocks, in rising order."""
+        return self._source.indices()
+
+    def read(self, index: int) -> bytes:
+        """Return one block, from the file where it is kept. Raises an AssayError when the source cannot give it."""
+        if index not in self._kept:
+            return self._source.read(index)
+        return os.pread(self._file.fileno(), self.block_size, index * self.block_size)
+
+    def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes | AssayError]]:
+        """Yield blocks in the order asked, and keep them. When the disk is full, they are read again."""
+        for index, data in self._source.read_many(indices):
+            if not isinstance(data, AssayError):
+                with contextlib.suppress(OSError):
+                    if os.pwrite(self._file.fileno(), data, index * self.block_size) == len(data):
+                        self._kept.add(index)
+            yield index, data
 
 
 class Qcow2File(RawFile):

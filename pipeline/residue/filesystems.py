@@ -83,7 +83,7 @@ class SourceFile(io.RawIOBase):
         return self._size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Extent:
     """A run of a file: where in the file, where on the file system, how long, all in bytes."""
 
@@ -92,7 +92,7 @@ class Extent:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A file or a directory of a file system."""
 

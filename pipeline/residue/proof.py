@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import AssayError
 from pipeline.report.evidence import Finding, Layer, Result, Status
-from pipeline.residue.blocks import BlockSource
+from pipeline.residue.blocks import BlockSource, Spool
 from pipeline.residue.checkpoint import EVERY_BLOCKS, Checkpoint
 from pipeline.residue.containers import Budget
 from pipeline.residue.engine import Match, Searcher, Stream, zeros
@@ -87,18 +87,29 @@ def prove_raw(
     be read makes every result `unreachable`, never a pass. With `state`, a file, an interrupted scan goes on where it
     was. Raises nothing for what it finds.
     """
-    allowed = allowed or Allowed()
     rules: tuple[Rule, ...] = (*secrets, *patterns)
+    subject = f"{getattr(source, 'identity', '')} {source.size_bytes} {source.block_size}"
+    checkpoint = Checkpoint(state, subject, rules)
+    if getattr(source, "is_local", False):
+        return prove(source, rules, progress, allowed or Allowed(), checkpoint)
+    with Spool(source) as spool:
+        return prove(spool, rules, progress, allowed or Allowed(), checkpoint)
+
+
+def prove(
+    source: BlockSource, rules: Sequence[Rule], progress: Progress, allowed: Allowed, checkpoint: Checkpoint
+) -> tuple[tuple[Result, ...], tuple[Finding, ...], str]:
+    """Search a disk whose blocks can be read again without cost: once for matches, and then for where they lie."""
     searcher = Searcher(rules)
     reading, budget = Reading(source, progress), Budget()
-    checkpoint = Checkpoint(state, f"{getattr(source, 'identity', '')} {source.size_bytes} {source.block_size}", rules)
     matches = search(reading, searcher, budget, checkpoint)
     locator = Locator(source)
     sieve = Sieve(locator, allowed)
+    with_names = any(not isinstance(rule, BuildSecret) for rule in rules)
     try:
         matches += fragmented_matches(locator, searcher, budget)
         sifted = sieve.sift(matches)
-        named = tuple(sieve.named()) if patterns else ()
+        named = tuple(sieve.named()) if with_names else ()
     except (AssayError, OSError, RuntimeError) as problem:
         locator.problems.append(f"reading the file systems broke off: {first_line(problem)}")
         sifted, named = Sifted([(match, sieve.nowhere(match)) for match in matches]), ()

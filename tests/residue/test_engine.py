@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.residue.encodings import Encoding, expression_of, literal_form, parse_form
@@ -88,7 +88,6 @@ soup = st.lists(
 
 
 @given(st.lists(forms, min_size=1, max_size=5, unique=True), soup)
-@settings(max_examples=200)
 def test_both_matchers_find_the_same(expressions: list[bytes], data: bytes) -> None:
     parsed = tuple(parse_form(expression) for expression in expressions)
     assert sorted(FastMatcher(parsed).find(data)) == sorted(SlowMatcher(parsed).find(data))

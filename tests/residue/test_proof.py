@@ -209,3 +209,9 @@ def test_the_state_of_another_disk_or_other_rules_is_not_used(tmp_path: Path) ->
     disk = disk_with(b"")
     prove_raw(disk, SECRETS, state=state)
     assert disk.asked[0] == 0
+
+
+def test_what_is_far_away_is_read_once() -> None:
+    disk = disk_with(TOKEN.encode())
+    prove_raw(disk, SECRETS)
+    assert sorted(disk.asked) == sorted(set(disk.asked))
