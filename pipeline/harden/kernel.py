@@ -61,6 +61,22 @@ SETTINGS_LIST = assign(
 )
 
 ARE_SET = r"""
+values=
+set --
+while read -r file wanted; do
+    if [ -e "$file" ]; then
+        set -- "$@" "$file"
+        values="$values$wanted
+"
+    fi
+done <<LIST
+$settings
+LIST
+[ "$(cat "$@")" = "${values%?}" ]
+"""
+"""One `cat` for all: the kernel gives a setting in one piece, and the shell's own `read` asks for it byte by byte."""
+
+SET = r"""
 while read -r file wanted; do
     if [ -e "$file" ]; then
         read -r value <"$file"
