@@ -19,7 +19,7 @@ import moto.ec2.models.instances
 import moto.ec2.models.subnets
 import moto.ec2.urls
 import moto.iam.models
-import moto.s3.urls
+import moto.s3.responses
 from botocore.model import OperationNotFoundError
 from moto.core.base_backend import BackendDict
 from moto.core.responses import ActionResult
@@ -149,13 +149,11 @@ def install(cloud: Cloud) -> None:
     LocalBackend.cloud = cloud
     ec2_backends.backend = LocalBackend
     moto.ec2.urls.url_paths["{0}/"] = LocalResponse.dispatch
-    moto.s3.urls.url_paths.update(
-        {path: getattr(ObjectResponse, entry.__name__) for path, entry in moto.s3.urls.url_paths.items()}
-    )
     replace(moto.iam.models, "get_account_id_from", account_from_key)
     replace(moto.ec2.models.instances, "Instance", LocalInstance)
     replace(moto.ec2.models.subnets, "Subnet", LocalSubnet)
     replace(moto.ec2.models.elastic_block_store, "Volume", LocalVolume)
+    replace(moto.s3.responses, "S3Response", ObjectResponse)
     replace(moto.core.responses, "method_names_from_class", functools.cache(method_names_from_class))
     organisations.clear()
     public_parameters.clear()

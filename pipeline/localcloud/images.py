@@ -523,7 +523,10 @@ def meets(criterion: dict[str, Any], image: Image) -> bool:
 
 
 def launch_permission_changes(params: Any) -> tuple[list[Permission], list[Permission]]:
-    """Return what a ModifyImageAttribute adds and removes, in the structured form and in that with OperationType."""
+    """Return what a ModifyImageAttribute adds and removes, in the structured form and in that with OperationType.
+
+    Packer sends the structured form and the names beside it, without an OperationType: the names then say nothing.
+    """
     structured = params.get("LaunchPermission") or {}
     add, remove = list(structured.get("Add") or []), list(structured.get("Remove") or [])
     named = [
@@ -532,11 +535,11 @@ def launch_permission_changes(params: Any) -> tuple[list[Permission], list[Permi
         *({"OrganizationArn": arn} for arn in params.get("OrganizationArns") or []),
         *({"OrganizationalUnitArn": arn} for arn in params.get("OrganizationalUnitArns") or []),
     ]
-    if named:
-        operation = params.get("OperationType")
-        if operation not in ("add", "remove"):
-            raise Refused("InvalidParameterCombination", "OperationType must be add or remove")
+    operation = params.get("OperationType")
+    if operation in ("add", "remove"):
         (add if operation == "add" else remove).extend(named)
+    elif named and not structured:
+        raise Refused("InvalidParameterCombination", "OperationType must be add or remove")
     return [dict(permission) for permission in add], [dict(permission) for permission in remove]
 
 

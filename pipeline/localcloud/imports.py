@@ -14,6 +14,7 @@ from moto.moto_api._internal import mock_random
 from moto.s3.models import s3_backends
 
 from pipeline.localcloud.backend import LocalHandlers
+from pipeline.localcloud.listing import passes
 from pipeline.localcloud.refusals import Refused
 from pipeline.localcloud.volumes import VolumeBackend
 
@@ -141,11 +142,13 @@ class ImportHandlers(LocalHandlers):
         unknown = [task_id for task_id in wanted if task_id not in self.backend.import_tasks]
         if unknown:
             raise Refused("InvalidConversionTaskId.Malformed", f"The import task {unknown[0]} does not exist")
+        tags = {task_id: self.backend.tags.get(task_id, {}) for task_id in wanted}
         tasks = [
             {
                 **self.backend.import_tasks[task_id],
-                "Tags": [{"Key": key, "Value": value} for key, value in self.backend.tags.get(task_id, {}).items()],
+                "Tags": [{"Key": key, "Value": value} for key, value in tags[task_id].items()],
             }
             for task_id in wanted
+            if passes(self.filters(), task_id, {}, tags[task_id])
         ]
         return ActionResult({"ImportSnapshotTasks": tasks})

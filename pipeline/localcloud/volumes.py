@@ -364,10 +364,11 @@ def volume_permission_changes(params: Any) -> tuple[list[dict[str, str]], list[d
         *({"UserId": user} for user in params.get("UserIds") or []),
         *({"Group": group} for group in params.get("GroupNames") or []),
     ]
-    if named:
-        if params.get("OperationType") not in ("add", "remove"):
-            raise Refused("InvalidParameterCombination", "OperationType must be add or remove")
-        (add if params["OperationType"] == "add" else remove).extend(named)
+    operation = params.get("OperationType")
+    if operation in ("add", "remove"):
+        (add if operation == "add" else remove).extend(named)
+    elif named and not structured:
+        raise Refused("InvalidParameterCombination", "OperationType must be add or remove")
     return add, remove
 
 

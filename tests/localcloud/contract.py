@@ -141,7 +141,9 @@ def copy_image(w: World) -> None:
 
 
 def share_image(w: World) -> None:
-    w.ec2.modify_image_attribute(ImageId=w["image"], LaunchPermission={"Add": [{"UserId": OTHER_ACCOUNT}]})
+    add = {"Add": [{"UserId": OTHER_ACCOUNT}]}
+    w.ec2.modify_image_attribute(ImageId=w["image"], LaunchPermission=add)
+    w.ec2.modify_image_attribute(ImageId=w["image"], LaunchPermission=add, UserIds=[OTHER_ACCOUNT])  # as Packer does
     assert image_of(w.cloud.client("ec2", OTHER_ACCOUNT), w["image"])
 
 
@@ -151,9 +153,9 @@ def read_permissions(w: World) -> None:
 
 
 def share_snapshot(w: World) -> None:
-    w.ec2.modify_snapshot_attribute(
-        SnapshotId=w["snapshot"], CreateVolumePermission={"Add": [{"UserId": OTHER_ACCOUNT}]}
-    )
+    add = {"Add": [{"UserId": OTHER_ACCOUNT}]}
+    w.ec2.modify_snapshot_attribute(SnapshotId=w["snapshot"], CreateVolumePermission=add)
+    w.ec2.modify_snapshot_attribute(SnapshotId=w["snapshot"], CreateVolumePermission=add, UserIds=[OTHER_ACCOUNT])
     found = w.ec2.describe_snapshot_attribute(SnapshotId=w["snapshot"], Attribute="createVolumePermission")
     assert found["CreateVolumePermissions"] == [{"UserId": OTHER_ACCOUNT}]
 
@@ -203,6 +205,8 @@ def imported(w: World) -> None:
         ]
 
     wait_for(lambda: detail()["Status"], "completed")
+    other = [{"Name": "tag:Name", "Values": ["another"]}]
+    assert w.ec2.describe_import_snapshot_tasks(Filters=other)["ImportSnapshotTasks"] == []
     blocks = w.ebs.list_snapshot_blocks(SnapshotId=detail()["SnapshotId"])["Blocks"]
     assert [block["BlockIndex"] for block in blocks] == [0]
 
@@ -213,7 +217,8 @@ def upload_parts(w: World) -> None:
     part = w.s3.upload_part(
         Bucket="contract", Key="disk.raw", UploadId=made, PartNumber=1, Body=BLOCK, ChecksumAlgorithm="SHA256"
     )
-    w.s3.list_parts(Bucket="contract", Key="disk.raw", UploadId=made)
+    listed = w.s3.list_parts(Bucket="contract", Key="disk.raw", UploadId=made)
+    assert (listed["ChecksumAlgorithm"], listed["Parts"][0]["ChecksumSHA256"]) == ("SHA256", DIGEST)
     parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1, "ChecksumSHA256": part["ChecksumSHA256"]}]}
     w.s3.complete_multipart_upload(Bucket="contract", Key="disk.raw", UploadId=made, MultipartUpload=parts)
 
@@ -491,7 +496,7 @@ ROWS = [
         "PA",
         lambda w: w.ec2.copy_snapshot(SourceSnapshotId=w["written"], SourceRegion="us-east-1")["SnapshotId"],
     ),
-    Row("s3", "CreateMultipartUpload", "A", upload_parts, "objects do not survive a restart"),
+    Row("s3", "CreateMultipartUpload", "A", upload_parts, "ListParts with checksums; objects do not survive a restart"),
     ec2("ImportSnapshot", "A", import_snapshot, "raw, vmdk, vhd, vhdx"),
     ec2("DescribeImportSnapshotTasks", "A", imported),
     ec2(
