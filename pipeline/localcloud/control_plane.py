@@ -27,6 +27,7 @@ from moto.core.utils import method_names_from_class
 from moto.ec2.exceptions import DryRunClientError
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
+from moto.s3.models import s3_backends
 from moto.ssm.models import ssm_backends
 from moto.sts.models import sts_backends
 
@@ -43,7 +44,7 @@ from pipeline.localcloud.imports import ImportBackend, ImportHandlers
 from pipeline.localcloud.instances import InstanceHandlers, LocalInstance, LocalInstanceBackend
 from pipeline.localcloud.refusals import Refused
 from pipeline.localcloud.state import load_state, save_state
-from pipeline.localcloud.uploads import ObjectResponse
+from pipeline.localcloud.uploads import ObjectBackend, ObjectResponse
 from pipeline.localcloud.volumes import LocalVolume
 
 log = logging.getLogger("localcloud")
@@ -148,6 +149,7 @@ def install(cloud: Cloud) -> None:
     BackendDict.reset()
     LocalBackend.cloud = cloud
     ec2_backends.backend = LocalBackend
+    s3_backends.backend = ObjectBackend
     moto.ec2.urls.url_paths["{0}/"] = LocalResponse.dispatch
     replace(moto.iam.models, "get_account_id_from", account_from_key)
     replace(moto.ec2.models.instances, "Instance", LocalInstance)

@@ -1,11 +1,29 @@
-"""S3's uploads in parts: ListParts tells the checksums, as S3 does for an upload that was begun with an algorithm."""
+"""S3 as uploaders of disk images use it: checksums in ListParts, and tags that begin with `aws` but not with `aws:`."""
 
 from typing import Any, cast
 
 from moto.core.common_types import TYPE_RESPONSE
 from moto.core.responses import ActionResult
+from moto.s3.models import FakeKey, S3Backend
 from moto.s3.responses import S3Response
 from moto.s3.utils import compute_checksum
+
+MOST_TAGS = 10
+
+
+class ObjectBackend(S3Backend):
+    """S3 for one account."""
+
+    def put_object_tagging(self, key: FakeKey, tags: dict[str, str] | None) -> FakeKey:
+        """Tag an object. moto refuses every name that begins with `aws`, S3 itself only those with the colon."""
+        tags = tags or {}
+        refused_wrongly = {name for name in tags if name.startswith("aws") and not name.startswith("aws:")}
+        if not refused_wrongly or len(tags) > MOST_TAGS:
+            return super().put_object_tagging(key, tags)
+        tagged = super().put_object_tagging(key, {name: tags[name] for name in tags.keys() - refused_wrongly})
+        rest = {name: tags[name] for name in refused_wrongly}
+        self.tagger.tag_resource(key.arn, self.tagger.convert_dict_to_tags_input(rest))
+        return tagged
 
 
 class ObjectResponse(S3Response):

@@ -22,6 +22,7 @@ from tests.localcloud.clouds import (
     base_image,
     image_of,
     launch,
+    refused,
     snapshot_of,
     state_of,
     wait_for,
@@ -221,6 +222,12 @@ def upload_parts(w: World) -> None:
     assert (listed["ChecksumAlgorithm"], listed["Parts"][0]["ChecksumSHA256"]) == ("SHA256", DIGEST)
     parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1, "ChecksumSHA256": part["ChecksumSHA256"]}]}
     w.s3.complete_multipart_upload(Bucket="contract", Key="disk.raw", UploadId=made, MultipartUpload=parts)
+    tagging = {"TagSet": [{"Key": "awspub:source", "Value": "disk"}, {"Key": "team", "Value": "web"}]}
+    w.s3.put_object_tagging(Bucket="contract", Key="disk.raw", Tagging=tagging)
+    found = w.s3.get_object_tagging(Bucket="contract", Key="disk.raw")["TagSet"]
+    assert sorted(found, key=lambda tag: tag["Key"]) == tagging["TagSet"]
+    tagging["TagSet"][0]["Key"] = "aws:source"
+    refused("InvalidTag", lambda: w.s3.put_object_tagging(Bucket="contract", Key="disk.raw", Tagging=tagging))
 
 
 def missing(service: str, action: str, **arguments: Any) -> Row:
@@ -496,7 +503,13 @@ ROWS = [
         "PA",
         lambda w: w.ec2.copy_snapshot(SourceSnapshotId=w["written"], SourceRegion="us-east-1")["SnapshotId"],
     ),
-    Row("s3", "CreateMultipartUpload", "A", upload_parts, "ListParts with checksums; objects do not survive a restart"),
+    Row(
+        "s3",
+        "CreateMultipartUpload",
+        "A",
+        upload_parts,
+        "checksums of parts, tags as S3 has them; objects do not survive a restart",
+    ),
     ec2("ImportSnapshot", "A", import_snapshot, "raw, vmdk, vhd, vhdx"),
     ec2("DescribeImportSnapshotTasks", "A", imported),
     ec2(
