@@ -41,19 +41,16 @@ def prove_live(context: Context, scrubbed: Scrubbed) -> Scrubbed:
 
     Raises ProofFailed: a guest that is not as it should be is not sealed.
     """
-    shell = scrubbed.launched.guest.shell.open_root_shell()
-    try:
-        results = prove(
-            shell,
-            Layer.LIVE,
-            context.spec,
-            context.recorder.folder,
-            facts_of_build(scrubbed.launched),
-            spec_folder=context.spec_path.parent,
-            progress=context.check_progress,
-        )
-    finally:
-        shell.close()
+    results = prove(
+        scrubbed.root_shell,
+        Layer.LIVE,
+        context.spec,
+        context.recorder.folder,
+        facts_of_build(scrubbed.launched),
+        spec_folder=context.spec_path.parent,
+        progress=context.check_progress,
+    )
+    scrubbed.root_shell.close()
     context.recorder.add(*results)
     require_pass(results, (), "the guest, before it is sealed")
     return scrubbed

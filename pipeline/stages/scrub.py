@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pipeline.guest.root_shell import RootShell
 from pipeline.report.evidence import Layer
 from pipeline.scrub import scrub_steps
 from pipeline.stages.context import Context
@@ -15,10 +16,13 @@ class Scrubbed:
     """The build guest with nothing of the build on it but the open session."""
 
     launched: Launched
+    root_shell: RootShell
+    """Opened before the scrub, so that sudo writes nothing after it."""
 
 
 def scrub(context: Context, hardened: Hardened) -> Scrubbed:
     """Scrub the guest. From here on nobody can log in with the build's key. Raises StepFailed, GuestUnreachable."""
     launched = hardened.launched
+    root_shell = launched.guest.shell.open_root_shell()
     run_steps(context, launched.guest.shell, scrub_steps(launched.facts, context.spec), Layer.SCRUBBED, "scrub")
-    return Scrubbed(launched)
+    return Scrubbed(launched, root_shell)
