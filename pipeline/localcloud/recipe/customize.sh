@@ -54,7 +54,8 @@ done
 if [ ! -e "$root/usr/lib/systemd/system/cloud-init-main.service" ] && [ ! -e "$root/lib/systemd/system/cloud-init-main.service" ]; then
   ln -s /dev/null "$root/etc/systemd/system/cloud-config.service"
 fi
-for unit in e2scrub_all.timer e2scrub_reap.service man-db.timer; do
+# The timers of apt do the upgrades; the service only waits for a shutdown, with a Python of its own at each boot.
+for unit in e2scrub_all.timer e2scrub_reap.service man-db.timer unattended-upgrades.service; do
   chroot "$root" systemctl disable --quiet $unit 2>/dev/null || true
 done
 
