@@ -54,6 +54,7 @@ eval "${{script%.}}"
 
 STARTED = "assay-started"
 
+logging.getLogger("pipeline.guest.ssh").propagate = False
 logging.getLogger("pipeline.guest.ssh").addHandler(logging.NullHandler())
 
 

@@ -95,7 +95,11 @@ class Relay:
             while True:
                 near, _ = self.listener.accept()
                 self.accepted += 1
-                far = socket.create_connection(self.target)
+                try:
+                    far = socket.create_connection(self.target)
+                except OSError:
+                    near.close()
+                    continue
                 for end in (near, far):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.open += [near, far]

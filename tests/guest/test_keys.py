@@ -138,6 +138,7 @@ def test_the_last_complete_boot_counts() -> None:
 def test_prefixes_and_colours_do_not_hide_keys() -> None:
     text = console(HOST_KEYS).replace("\n", "\x1b[0m\r\n[   12.345678] cloud-init[512]: \x1b[32m")
     assert read_host_keys(text) == HOST_KEYS
+    assert read_host_keys(console(HOST_KEYS).replace(" root@host", "\x1bM")) == HOST_KEYS
 
 
 def test_a_key_cut_in_two_by_the_kernel_is_left_out() -> None:
