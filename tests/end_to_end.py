@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import boto3
+from botocore.config import Config
+
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 1900
 STOP_SECONDS = 240
@@ -34,6 +37,18 @@ def running_cloud(home: Path) -> Iterator[dict[str, str]]:
 def cloud_status(cloud: dict[str, str]) -> dict[str, Any]:
     """Return what `invoke cloud.status` shows, `ssh_port` for example: guests have 22, or 10022 when it is not ours."""
     return cloud_command(Path(cloud["ASSAY_CLOUD_HOME"]), "status", "--json", deadline_seconds=60)
+
+
+def cloud_client(cloud: dict[str, str], service: str, region: str) -> Any:
+    """Return a client of the cloud's own account."""
+    return boto3.client(  # type: ignore[call-overload]
+        service,
+        region_name=region,
+        endpoint_url=cloud["AWS_ENDPOINT_URL"],
+        aws_access_key_id=cloud["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=cloud["AWS_SECRET_ACCESS_KEY"],
+        config=Config(proxies={}),
+    )
 
 
 def cloud_command(home: Path, *arguments: str, deadline_seconds: float) -> dict[str, Any]:
