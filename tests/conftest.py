@@ -1,13 +1,15 @@
 """What every test shares. Unit tests may neither open a network connection nor start a process."""
 
+import json
 import socket
 import subprocess
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from tests.end_to_end import remove_home, running_cloud
+from tests.workshop import Workshop
 
 FREE = ("end_to_end", "loopback", "subprocess")
 
@@ -32,6 +34,21 @@ def local_cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     with running_cloud(home) as environment:
         yield environment
     remove_home(home, keep_logs=request.session.testsfailed > failed_before)
+
+
+@pytest.fixture(scope="session")
+def workshop(local_cloud: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Where Assay's own commands run."""
+    return Workshop(local_cloud, tmp_path_factory.mktemp("builds"))
+
+
+@pytest.fixture(scope="session")
+def built(workshop: Workshop) -> dict[str, Any]:
+    """The evidence of one build of the default spec, for all tests. When it fails, they say what it said."""
+    run = workshop.invoke("build", "--json")
+    assert run.status == 0, run.errors + run.output[-8000:]
+    evidence: dict[str, Any] = json.loads(run.output)
+    return evidence
 
 
 def refuse_connection(self: socket.socket, address: object) -> None:

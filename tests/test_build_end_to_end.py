@@ -1,78 +1,19 @@
 """The whole recipe on a real guest of the local cloud: one build, looked at from every side; then one that fails."""
 
 import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.end_to_end import ROOT, cloud_client
+from tests.end_to_end import ROOT
+from tests.workshop import Run, Workshop
 
 pytestmark = pytest.mark.end_to_end
 
-REGION = "eu-central-1"
 CONSUMER = "210987654321"
-DEADLINE_SECONDS = 1500
 STAGES = ["launch", "harden", "scrub", "prove live", "seal", "prove raw and fresh boot", "keep", "release", "clean up"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One `invoke` command that ended."""
-
-    status: int
-    output: str
-    errors: str
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """Where the commands of these tests run: the local cloud, and a folder of builds of their own."""
-
-    cloud: dict[str, str]
-    builds: Path
-
-    def invoke(self, *arguments: str, **environment: str) -> Run:
-        """Run one task."""
-        ran = subprocess.run(
-            [sys.executable, "-m", "invoke", *arguments],
-            cwd=ROOT,
-            env=os.environ | self.cloud | {"ASSAY_BUILDS": str(self.builds)} | environment,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-            check=False,
-        )
-        return Run(ran.returncode, ran.stdout, ran.stderr)
-
-    def report(self, build: str = "latest") -> dict[str, Any]:
-        """Return the report of a build."""
-        found: dict[str, Any] = json.loads((self.builds / build / "report.json").read_text())
-        return found
-
-    @property
-    def ec2(self) -> Any:
-        """A client of the builder's account."""
-        return cloud_client(self.cloud, "ec2", REGION)
-
-
-@pytest.fixture(scope="module")
-def workshop(local_cloud, tmp_path_factory) -> Workshop:
-    return Workshop(local_cloud, tmp_path_factory.mktemp("builds"))
-
-
-@pytest.fixture(scope="module")
-def built(workshop) -> dict[str, Any]:
-    """The evidence of one build of the default spec. What it says when it fails is the assertion's message."""
-    run = workshop.invoke("build", "--json")
-    assert run.status == 0, run.errors + run.output[-8000:]
-    evidence: dict[str, Any] = json.loads(run.output)
-    return evidence
 
 
 def left_in(workshop: Workshop) -> dict[str, list[str]]:

@@ -1,0 +1,50 @@
+"""Every command of the README runs, and every file and task that it names exists."""
+
+import re
+import shlex
+
+import pytest
+
+from tests.end_to_end import ROOT
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+ELSEWHERE = {
+    "ci/invoke build": "tests/test_build_end_to_end.py builds by the same task",
+    "ci/invoke test": "it is what runs this",
+    "ci/invoke verify --ami=ami-…": "tests/test_build_end_to_end.py, with the image that it built",
+    "ci/invoke bench --only=build": "tests/bench is measured by hand: a measurement beside tests would be none",
+    "ci/invoke build --spec=specs/debian-12.yaml": "needs an account of AWS: never run",
+    "ci/invoke lint": "tests/test_lint.py",
+}
+HERE = [command for command in COMMANDS if command not in ELSEWHERE]
+
+
+def test_the_readme_has_commands_and_no_other_way_to_run_them():
+    assert COMMANDS[:2] == ["ci/invoke build", "ci/invoke test"]
+    assert all(command.startswith("ci/invoke ") for command in COMMANDS)
+    assert set(ELSEWHERE) <= set(COMMANDS)
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("command", HERE)
+def test_a_command_of_the_readme_runs(command, built, workshop):
+    ran = workshop.invoke(*shlex.split(command)[1:], **on_the_local_cloud(workshop))
+
+    assert ran.status == 0, ran.output[-3000:] + ran.errors
+    assert ran.output.strip()
+
+
+def on_the_local_cloud(workshop) -> dict[str, str]:
+    """A spec for AWS goes to the local cloud when the environment says so, as any client does."""
+    return {"AWS_ENDPOINT_URL": workshop.cloud["AWS_ENDPOINT_URL"]}
+
+
+def test_every_file_that_the_readme_links_or_names_exists():
+    linked = re.findall(r"\]\(([^)#]+)\)", README)
+    named = re.findall(r"`((?:specs|pipeline|ci|tests|checks)/[\w./-]+)`", README)
+    local = [path for path in (*linked, *named) if not path.startswith("http")]
+
+    assert len(local) >= 3
+    assert [path for path in local if not (ROOT / path).exists()] == []
