@@ -17,8 +17,9 @@ STAGES = ["launch", "harden", "scrub", "prove live", "seal", "prove raw and fres
 
 
 def left_in(workshop: Workshop) -> dict[str, list[str]]:
-    """Return everything in the account that costs money or opens a door."""
+    """Return everything in the account that costs money or opens a door; of images and snapshots, those of builds."""
     ec2 = workshop.ec2
+    of_builds = [{"Name": "tag-key", "Values": ["assay:build-id"]}]
     reservations = ec2.describe_instances()["Reservations"]
     return {
         "instances": [
@@ -28,8 +29,8 @@ def left_in(workshop: Workshop) -> dict[str, list[str]]:
             if instance["State"]["Name"] != "terminated"
         ],
         "volumes": [volume["VolumeId"] for volume in ec2.describe_volumes()["Volumes"]],
-        "snapshots": [snapshot["SnapshotId"] for snapshot in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]],
-        "images": [image["ImageId"] for image in ec2.describe_images(Owners=["self"])["Images"]],
+        "snapshots": [one["SnapshotId"] for one in ec2.describe_snapshots(Filters=of_builds)["Snapshots"]],
+        "images": [image["ImageId"] for image in ec2.describe_images(Filters=of_builds)["Images"]],
         "keys": [key["KeyName"] for key in ec2.describe_key_pairs()["KeyPairs"]],
         "groups": [
             group["GroupName"]
