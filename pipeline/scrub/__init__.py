@@ -29,7 +29,7 @@ def scrub_steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
     """
     return (
         *writers.steps(),
-        *build_user.steps(spec),
+        *build_user.steps(facts, spec),
         *cloud_init.steps(spec),
         *credentials.steps(spec),
         *agents.steps(spec),

@@ -1,5 +1,6 @@
 """The build's own way in (S10). It is used until the end, so most of it goes with the power-off."""
 
+from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
 from pipeline.guest.variables import assign
 from pipeline.spec import Spec
@@ -11,7 +12,7 @@ LEAVING = "/run/assay-leaving"
 """Names the account that the power-off removes. On a tmpfs."""
 
 
-def steps(spec: Spec) -> tuple[Step, ...]:
+def steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
     """Return the step that leaves the build's user nothing but sudo, which the power-off takes.
 
     cloud-init's own grant goes now; it comes back at the first boot, for the launch user. Where the image is not to
@@ -22,6 +23,7 @@ def steps(spec: Spec) -> tuple[Step, ...]:
         drop_in=BUILD_DROP_IN,
         cloud_init_sudo=CLOUD_INIT_SUDO,
         build_sudo=BUILD_SUDO,
+        no_flag=f"Defaults:{spec.ssh.user} !admin_flag\n" if facts.family == "debian" else "",
         user=spec.ssh.user,
         leaving=LEAVING,
         name="" if spec.ssh.user in kept else spec.ssh.user,
@@ -30,6 +32,7 @@ def steps(spec: Spec) -> tuple[Step, ...]:
     return (Step("build_user", ("S10", "H03"), title, variables + LEAVE_SUDO_ONLY, variables + HAS_SUDO_ONLY),)
 
 
+# Debian's sudo leaves .sudo_as_admin_successful in a home at each use, which counts as a history (S04): not this one.
 HAS_SUDO_ONLY = r"""
 [ ! -e "$drop_in" ]
 [ ! -e "$cloud_init_sudo" ]
@@ -39,7 +42,7 @@ HAS_SUDO_ONLY = r"""
 
 LEAVE_SUDO_ONLY = r"""
 if [ "$user" != root ]; then
-    (umask 337 && printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\n' "$user" >"$build_sudo.assay-new")
+    (umask 337 && printf '%s%s ALL=(ALL:ALL) NOPASSWD: ALL\n' "$no_flag" "$user" >"$build_sudo.assay-new")
     mv -f "$build_sudo.assay-new" "$build_sudo"
 fi
 rm -f "$drop_in" "$cloud_init_sudo"

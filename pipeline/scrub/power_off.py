@@ -9,6 +9,11 @@ from pipeline.scrub.build_user import BUILD_SUDO, LEAVING
 LAST_WORDS = r"""
 trap '' HUP INT TERM PIPE
 cd /
+# Services with a private /tmp hold it open: stopped, they give it back; frozen, they would leave orphaned inodes.
+for folder in /tmp/systemd-private-*; do
+    unit=${folder#*-private-*-}
+    timeout 10 systemctl stop "${unit%-*}"
+done
 # Everybody else stops where they stand. pid 1 and the kernel go on.
 kill -s STOP -- -1
 for name in $(cat "$leaving" 2>/dev/null); do userdel -r -f "$name"; done
