@@ -42,7 +42,7 @@ def steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
         "first_boot",
         ("H13",),
         "root gets a random password at the first boot, locked",
-        f"{ROOT_PASSWORD.action}systemctl enable {UNIT}",
+        f"{ROOT_PASSWORD.action}systemctl --no-reload enable {UNIT}",
         f"{ROOT_PASSWORD.test}systemctl is-enabled --quiet {UNIT}",
     )
     return (*((launch,) if facts.cloud_init else ()), *((password,) if facts.has_systemd else ()))

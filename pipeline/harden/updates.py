@@ -145,9 +145,14 @@ systemctl is-enabled --quiet apt-daily.timer
 systemctl is-enabled --quiet apt-daily-upgrade.timer
 """
 ENABLE_TIMERS = """
-systemctl unmask apt-daily.timer apt-daily-upgrade.timer
-systemctl enable apt-daily.timer apt-daily-upgrade.timer
+for timer in apt-daily.timer apt-daily-upgrade.timer; do
+    if ! systemctl is-enabled --quiet "$timer"; then
+        systemctl --no-reload unmask "$timer"
+        systemctl --no-reload enable "$timer"
+    fi
+done
 """
+"""Without a reload, which takes seconds on a slow guest: the timers are for the instances of the image."""
 
 
 def dnf_periodic(tool: str) -> Step:
