@@ -1,6 +1,5 @@
 """What a guest is: asked once, in one round trip, and handed to the subjects, which ask nothing themselves."""
 
-import base64
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,28 +22,36 @@ COMMANDS = (
     "loginctl python3 perl awk base64 shred docker podman snap debconf-set-selections update-grub grubby logrotate"
 )
 
+FILES = "/etc/os-release /etc/passwd /etc/group /proc/self/mounts /proc/swaps /proc/sys/kernel/osrelease"
 QUESTIONS = rf"""
-ask() {{ printf '{MARK} %s %s\n' "$1" "$( (eval "$2") 2>/dev/null </dev/null | base64 | tr -d '\n')"; }}
+exec 2>/dev/null
+section() {{ printf '\n{MARK} %s\n' "$1"; }}
+section files
+grep -asH '' {FILES} /etc/cloud/cloud.cfg /etc/cloud/cloud.cfg.d/*.cfg
+section passwords
+sed -n 's/^\([^:]*\)::.*/\1 empty/p; t; s/^\([^:]*\):[!*].*/\1 locked/p; t; s/^\([^:]*\):.*/\1 set/p' /etc/shadow
+section architecture
+uname -m
+section kernels
+for folder in /lib/modules/*; do if [ -d "$folder" ]; then printf '%s\n' "${{folder##*/}}"; fi; done
 sshd=$(command -v sshd || echo /usr/sbin/sshd)
-ask os_release 'cat /etc/os-release || cat /usr/lib/os-release'
-ask kernel 'uname -r'
-ask architecture 'uname -m'
-ask kernels 'ls -1 /lib/modules'
-ask sshd_path '[ -x "$sshd" ] && echo "$sshd"'
-ask sshd_version '"$sshd" -V 2>&1'
-ask sshd_keywords '"$sshd" -T'
-ask passwd 'cat /etc/passwd'
-ask passwords '
-    sed -n "s/^\([^:]*\)::.*/\1 empty/p; t; s/^\([^:]*\):[!*].*/\1 locked/p; t; s/^\([^:]*\):.*/\1 set/p" /etc/shadow'
-ask group 'cat /etc/group'
-ask units 'systemctl list-unit-files --no-legend --no-pager --plain'
-ask init 'readlink -f /proc/1/exe'
-ask cloud_init 'dpkg-query -W -f "\${{Version}}" cloud-init || rpm -q --qf "%{{VERSION}}-%{{RELEASE}}" cloud-init'
-ask cloud_config 'for file in /etc/cloud/cloud.cfg /etc/cloud/cloud.cfg.d/*.cfg; do echo ---; cat "$file"; echo; done'
-ask mounts 'cat /proc/self/mounts'
-ask swaps 'cat /proc/swaps'
-ask commands 'for name in {COMMANDS}; do command -v "$name" >/dev/null && echo "$name"; done'
+section sshd_path
+if [ -x "$sshd" ]; then printf '%s\n' "$sshd"; fi
+section sshd_version
+"$sshd" -V 2>&1
+section sshd_keywords
+"$sshd" -T
+section init
+if [ -d /run/systemd/system ]; then echo systemd; fi
+section units
+systemctl list-unit-files --no-legend --no-pager --plain
+section cloud_init
+dpkg-query -W -f '${{Version}}' cloud-init || rpm -q --qf '%{{VERSION}}-%{{RELEASE}}' cloud-init
+section commands
+for name in {COMMANDS}; do if command -v "$name" >/dev/null; then printf '%s\n' "$name"; fi; done
+section end
 """
+"""One process for each question that the shell cannot answer itself: on a slow guest processes are what costs."""
 
 
 class PasswordState(StrEnum):
@@ -170,7 +177,8 @@ def gather_facts(shell: AsksGuest) -> Facts:
 def parse_facts(printed: str) -> Facts:
     """Return the facts from what QUESTIONS printed. Raises GuestFailed for an unknown distribution."""
     answers = read_answers(printed)
-    release = read_os_release(answers.get("os_release", ""))
+    files = read_files(lines(answers, "files"))
+    release = read_os_release(files.get("/etc/os-release", []))
     commands = frozenset(answers.get("commands", "").split())
     family = find_family(release)
     return Facts(
@@ -180,40 +188,43 @@ def parse_facts(printed: str) -> Facts:
         codename=release.get("VERSION_CODENAME", ""),
         pretty_name=release.get("PRETTY_NAME", ""),
         architecture=answers.get("architecture", "").strip(),
-        kernel=answers.get("kernel", "").strip(),
+        kernel="".join(files.get("/proc/sys/kernel/osrelease", [])).strip(),
         kernels=tuple(answers.get("kernels", "").split()),
         sshd_path=answers.get("sshd_path", "").strip() or None,
         sshd_version=read_sshd_version(answers.get("sshd_version", "")),
         sshd_keywords=frozenset(line.split()[0].lower() for line in lines(answers, "sshd_keywords")),
-        users=tuple(read_accounts(lines(answers, "passwd"), lines(answers, "passwords"))),
-        groups=tuple(read_groups(lines(answers, "group"))),
+        users=tuple(read_accounts(files.get("/etc/passwd", []), lines(answers, "passwords"))),
+        groups=tuple(read_groups(files.get("/etc/group", []))),
         units=dict(line.split()[:2] for line in lines(answers, "units") if len(line.split()) > 1),
-        has_systemd=answers.get("init", "").strip().endswith("systemd"),
+        has_systemd=answers.get("init", "").strip() == "systemd",
         cloud_init=answers.get("cloud_init", "").strip() or None,
-        default_user=read_default_user(answers.get("cloud_config", "")),
+        default_user=read_default_user(files),
         package_manager="apt" if family == "debian" else "dnf" if "dnf" in commands else "yum",
-        file_systems=tuple(read_file_systems(lines(answers, "mounts"))),
-        swaps=tuple(line.split()[0] for line in lines(answers, "swaps")[1:]),
+        file_systems=tuple(read_file_systems(files.get("/proc/self/mounts", []))),
+        swaps=tuple(line.split()[0] for line in files.get("/proc/swaps", [])[1:] if line.strip()),
         commands=commands,
     )
 
 
 def read_answers(printed: str) -> dict[str, str]:
-    """Return each answer by its name; lines that are none of ours (a login banner) are passed over."""
-    answers = {}
-    for line in printed.splitlines():
-        match line.split(" "):
-            case [mark, name, encoded] if mark == MARK:
-                answers[name] = decode(encoded)
+    """Return each section by its name; what a login banner printed before is passed over.
+
+    Raises GuestFailed where the last section is missing: the guest did not say everything.
+    """
+    _, *sections = printed.split(f"\n{MARK} ")
+    answers = dict(section.partition("\n")[::2] for section in sections)
+    if "end" not in answers:
+        raise GuestFailed("the guest's answer about itself is cut short")
     return answers
 
 
-def decode(encoded: str) -> str:
-    """Return an answer as text. Raises GuestFailed where it is damaged."""
-    try:
-        return base64.b64decode(encoded, validate=True).decode(errors="replace")
-    except ValueError as error:
-        raise GuestFailed("the guest's answer about itself is damaged") from error
+def read_files(found: Iterable[str]) -> dict[str, list[str]]:
+    """Return the lines of each file, from what `grep -H` printed."""
+    files: dict[str, list[str]] = {}
+    for line in found:
+        path, _, text = line.partition(":")
+        files.setdefault(path, []).append(text)
+    return files
 
 
 def lines(answers: Mapping[str, str], name: str) -> list[str]:
@@ -221,9 +232,9 @@ def lines(answers: Mapping[str, str], name: str) -> list[str]:
     return [line for line in answers.get(name, "").split("\n") if line.strip()]
 
 
-def read_os_release(text: str) -> dict[str, str]:
+def read_os_release(found: Iterable[str]) -> dict[str, str]:
     """Return the fields of os-release, without their quotes."""
-    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    pairs = (line.split("=", 1) for line in found if "=" in line and not line.startswith("#"))
     return {name.strip(): value.strip().strip("\"'") for name, value in pairs}
 
 
@@ -273,14 +284,14 @@ def read_file_systems(mounts: Iterable[str]) -> Iterable[FileSystem]:
                 yield FileSystem(device, mount_point, kind, tuple(options.split(",")))
 
 
-def read_default_user(config: str) -> str | None:
+def read_default_user(files: Mapping[str, list[str]]) -> str | None:
     """Return the name of cloud-init's default user: the last of its files wins. A damaged file counts as empty."""
     import yaml
 
     name = None
-    for text in re.split(r"^---$", config, flags=re.MULTILINE):
+    for path in sorted(path for path in files if path.startswith("/etc/cloud/")):
         try:
-            document = yaml.safe_load(text)
+            document = yaml.safe_load("\n".join(files[path]))
         except yaml.YAMLError:
             continue
         match document:

@@ -1,6 +1,5 @@
 """Facts are read from what a guest prints, and the questions run under every shell."""
 
-import base64
 import dataclasses
 import os
 import shutil
@@ -22,38 +21,45 @@ from pipeline.guest.facts import (
     read_default_user,
 )
 
-DEBIAN = {
-    "os_release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_ID="12"\n'
+FILES = {
+    "/etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_ID="12"\n'
     "VERSION_CODENAME=bookworm\nID=debian\n",
-    "kernel": "6.1.0-28-cloud-amd64\n",
+    "/etc/passwd": "root:x:0:0:root:/root:/bin/bash\nsync:x:4:65534:sync:/bin:/bin/sync\n+::::::\n"
+    "admin:x:1000:1000:The Admin,,,:/home/admin:/bin/bash\nweb:x:999:999::/srv/my web:/usr/sbin/nologin\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\nbare:x:1001:1001::/home/bare:\n",
+    "/etc/group": "root:x:0:\nsudo:x:27:admin,bare\n",
+    "/proc/self/mounts": "sysfs /sys sysfs rw 0 0\n/dev/vda1 / ext4 rw,relatime 0 0\n"
+    "/dev/vdb /srv/my\\040web xfs rw 0 0\n",
+    "/proc/swaps": "Filename\tType\tSize\tUsed\tPriority\n/swapfile file 1 0 -2\n",
+    "/proc/sys/kernel/osrelease": "6.1.0-28-cloud-amd64\n",
+    "/etc/cloud/cloud.cfg": "system_info:\n\n  default_user:\n    name: debian\n",
+    "/etc/cloud/cloud.cfg.d/90-x.cfg": "system_info: {default_user: {name: admin}}\n",
+}
+DEBIAN = {
     "architecture": "x86_64\n",
     "kernels": "6.1.0-25-cloud-amd64\n6.1.0-28-cloud-amd64\n",
     "sshd_path": "/usr/sbin/sshd\n",
     "sshd_version": "unknown option -- V\nOpenSSH_9.2p1 Debian-2+deb12u3, OpenSSL 3.0.15\nusage: sshd [-46Dd]\n",
     "sshd_keywords": "port 22\nUsePAM yes\nport 2222\n",
-    "passwd": "root:x:0:0:root:/root:/bin/bash\nsync:x:4:65534:sync:/bin:/bin/sync\n+::::::\n"
-    "admin:x:1000:1000:The Admin,,,:/home/admin:/bin/bash\nweb:x:999:999::/srv/my web:/usr/sbin/nologin\n"
-    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\nbare:x:1001:1001::/home/bare:\n",
     "passwords": "odd one out\nroot locked\nadmin set\nbare empty\n",
-    "group": "root:x:0:\nsudo:x:27:admin,bare\n",
+    "init": "systemd\n",
     "units": "ssh.service enabled enabled\nssh.socket disabled enabled\nweird\n",
-    "init": "/usr/lib/systemd/systemd\n",
     "cloud_init": "22.4.2-1+deb12u1",
-    "cloud_config": "---\nsystem_info:\n  default_user:\n    name: debian\n"
-    "---\nsystem_info:\n  default_user: {name: admin}\n",
-    "mounts": "sysfs /sys sysfs rw 0 0\n/dev/vda1 / ext4 rw,relatime 0 0\n/dev/vdb /srv/my\\040web xfs rw 0 0\n",
-    "swaps": "Filename\tType\tSize\tUsed\tPriority\n/swapfile file 1 0 -2\n",
     "commands": "apt-get\nnft\n",
 }
 
 
-def printed(answers: dict[str, str]) -> str:
-    encoded = (f"{MARK} {name} {base64.b64encode(text.encode()).decode()}" for name, text in answers.items())
-    return "\n".join(["Welcome to this machine", *encoded, ""])
+def grepped(files: dict[str, str]) -> str:
+    return "".join(f"{path}:{line}\n" for path, text in files.items() for line in text.splitlines())
+
+
+def printed(answers: dict[str, str], files: dict[str, str]) -> str:
+    sections = {"files": grepped(files), **answers, "end": ""}
+    return "Welcome to this machine" + "".join(f"\n{MARK} {name}\n{text}" for name, text in sections.items())
 
 
 def test_a_debian_guest() -> None:
-    facts = parse_facts(printed(DEBIAN))
+    facts = parse_facts(printed(DEBIAN, FILES))
     assert (facts.family, facts.distribution, facts.version, facts.codename) == ("debian", "debian", "12", "bookworm")
     assert facts.kernel == facts.kernels[1] == "6.1.0-28-cloud-amd64"
     assert (facts.sshd_path, facts.sshd_version) == ("/usr/sbin/sshd", (9, 2))
@@ -84,7 +90,7 @@ def test_a_debian_guest() -> None:
     ],
 )
 def test_families(release: str, commands: str, family: str, manager: str) -> None:
-    facts = parse_facts(printed({"os_release": release, "commands": commands}))
+    facts = parse_facts(printed({"commands": commands}, {"/etc/os-release": release}))
     assert (facts.family, facts.package_manager) == (family, manager)
     assert facts.root_file_system is None and facts.sshd_version is None and facts.cloud_init is None
 
@@ -92,30 +98,34 @@ def test_families(release: str, commands: str, family: str, manager: str) -> Non
 @pytest.mark.parametrize("text", ["", "PRETTY_NAME=Alpine\nID=alpine"])
 def test_an_unknown_linux_is_refused(text: str) -> None:
     with pytest.raises(GuestFailed, match="the guest is"):
-        parse_facts(printed({"os_release": text}))
+        parse_facts(printed({}, {"/etc/os-release": text}))
 
 
-def test_a_damaged_answer_is_refused() -> None:
-    with pytest.raises(GuestFailed, match="damaged"):
-        parse_facts(f"{MARK} kernel !!!\n")
+@pytest.mark.parametrize("cut", [1, 10, 100, 1000])
+def test_an_answer_that_is_cut_short_is_refused(cut: int) -> None:
+    with pytest.raises(GuestFailed, match="cut short"):
+        parse_facts(printed(DEBIAN, FILES)[: -cut - len("nd\n")])
 
 
 @pytest.mark.parametrize(
     ("config", "name"),
     [
-        ("", None),
-        ("---\n[1, 2]\n", None),
-        ("---\nsystem_info: {default_user: {name: ec2-user}}\n---\n{{ broken: [\n", "ec2-user"),
-        ("---\nsystem_info: {default_user: null}\n", None),
+        ([], None),
+        (["[1, 2]"], None),
+        (["system_info: {default_user: {name: ec2-user}}", "{{ broken: ["], "ec2-user"),
+        (["system_info: {default_user: null}"], None),
     ],
 )
-def test_the_default_user(config: str, name: str | None) -> None:
-    assert read_default_user(config) == name
+def test_the_default_user(config: list[str], name: str | None) -> None:
+    assert read_default_user({f"/etc/cloud/cloud.cfg.d/{n}.cfg": [text] for n, text in enumerate(config)}) == name
 
 
-@given(st.dictionaries(st.sampled_from(sorted(DEBIAN.keys() - {"os_release"})), st.text(max_size=200)))
-def test_whatever_a_guest_answers_is_read(answers: dict[str, str]) -> None:
-    assert isinstance(parse_facts(printed({**DEBIAN, **answers})), Facts)
+@given(
+    st.dictionaries(st.sampled_from(sorted(DEBIAN)), st.text(max_size=200)),
+    st.dictionaries(st.sampled_from(sorted(FILES.keys() - {"/etc/os-release"})), st.text(max_size=200)),
+)
+def test_whatever_a_guest_answers_is_read(answers: dict[str, str], files: dict[str, str]) -> None:
+    assert isinstance(parse_facts(printed({**DEBIAN, **answers}, {**FILES, **files})), Facts)
 
 
 @pytest.mark.subprocess

@@ -78,6 +78,7 @@ COMMANDS = {
         0, "caf\N{LATIN SMALL LETTER E WITH ACUTE} \udcfe\n", ""
     ),
     "set -e; false; echo never": Output(1, "", ""),
+    "set | grep -c '^mark=' || :": Output(0, "0\n", ""),
     "seq 50000": Output(0, "".join(f"{n}\n" for n in range(1, 50001)), ""),
 }
 
@@ -146,4 +147,4 @@ def test_a_batch_never_fills_the_channel() -> None:
 
 
 def test_a_frame_tells_its_lines() -> None:
-    assert frame("a\n\nb") == b"3\na\n\nb\n"
+    assert frame("a\n\nb", b"mark") == b"3 mark\na\n\nb\n"
