@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.localcloud import DEFAULT_PORT
 from pipeline.localcloud.accounts import BUILDER_ACCOUNT, SECRET, access_key
 
-DEFAULT_PORT = 4966
 START_SECONDS = 1800.0
 STOP_SECONDS = 180.0
 REGION = "us-east-1"

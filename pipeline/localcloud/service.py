@@ -9,8 +9,7 @@ import signal
 import threading
 from pathlib import Path
 
-from pipeline.localcloud import control_plane
-from pipeline.localcloud.__main__ import DEFAULT_PORT
+from pipeline.localcloud import DEFAULT_PORT, control_plane
 from pipeline.localcloud.base_image import BaseImage, BaseImageFailed, default_cache, make_base_image
 from pipeline.localcloud.cloud import Cloud
 from pipeline.localcloud.fake_guests import FakeGuest
