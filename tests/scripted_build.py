@@ -1,28 +1,37 @@
-"""A build that kills itself: every kind of resource through the journal, up to the line at which it is to die.
+"""A build that kills itself: the real recipe without a guest, up to the line of its journal at which it is to die.
 
 Run as `python -m tests.scripted_build ENDPOINT FOLDER`, with credentials in the environment. Each line of its standard
 input is a build: its id, the number of the journal's line at which it dies, and `before` or `after`. It forks them,
 some side by side, and answers with the same line and what became of it.
 """
 
+import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipeline.aws import images, instances, keys, launch_permissions, network, snapshots
 from pipeline.aws.session import Session, open_session
-from pipeline.aws.tags import Tags, mark_kept, resource_name
+from pipeline.aws.tags import Tags
+from pipeline.build import conclude, run_recipe
+from pipeline.guest.program import Outcome, Program, StepResult
+from pipeline.guest.root_shell import Output
 from pipeline.journal import Journal
+from pipeline.plan import assume_facts
+from pipeline.recorder import Recorder
+from pipeline.report.console import Console
+from pipeline.report.evidence import Layer, Result, Status
+from pipeline.spec import Spec, load_spec, spec_digest
+from pipeline.stages.context import Context
 
-PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9Qb2Xk1v4yU2pQ0o8t1f0sJc7xw6l3n5m9r4s2q1eD a@b"
+SPEC = Path(__file__).parents[1] / "specs" / "debian-12-local.yaml"
 SIDE_BY_SIDE = 8
 """Builds at a time: each mostly waits."""
-CONSUMER = "210987654321"
-DEBIAN_ACCOUNT = "136693071363"
 
 
 class MortalJournal(Journal):
@@ -44,98 +53,69 @@ class MortalJournal(Journal):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Build:
-    """Makes what a build makes, without the guest."""
+class ScriptedShell:
+    """Stands in for the ssh session of a guest that boots nothing: every step is done, every command succeeds."""
 
-    def __init__(self, session: Session, build_id: str, journal: Journal) -> None:
-        self.session = session
-        self.journal = journal
-        expires = datetime.now(UTC) + timedelta(hours=4)
-        self.tags = Tags(build_id, "sha256:00", session.caller_arn, expires)
+    def __init__(self, stop: Callable[[], object]) -> None:
+        self.stop = stop
 
-    def name(self, role: str) -> str:
-        return resource_name(self.tags.build_id, role)
+    def run(self, command: str, **_: Any) -> Output:
+        return Output(0, json.dumps({"v1": {"errors": []}}) if "cloud-init" in command else "0123 4567\n", "")
 
-    def create(self, kind: str, role: str, make: Any, remove: Any) -> str:
-        name = self.name(role)
-        return self.journal.create(
-            kind,
-            name,
-            self.session.region,
-            make=lambda: make(self.session, self.tags, name),
-            undo=lambda handle: remove(self.session, handle),
-        )
+    def run_program(self, program: Program) -> Iterator[StepResult]:
+        yield from (StepResult(step, Outcome.CHANGED) for step in program.steps)
 
-    def run(self) -> None:
-        with self.journal:
-            image_id, snapshot_id = self.make_all()
-            mark_kept(self.session, [image_id, snapshot_id])
-            self.journal.keep(image_id, snapshot_id)
-            leaks = self.journal.undo_all()
-            assert not leaks, leaks
+    def open_root_shell(self) -> "ScriptedShell":
+        return self
 
-    def make_all(self) -> tuple[str, str]:
-        root_volume_id, base = self.launch()
-        self.snapshot("fresh", root_volume_id)
-        snapshot_id = self.snapshot("sealed", root_volume_id)
-        registration = images.registration_like(
-            base, name=self.name("image"), description="", root_snapshot_id=snapshot_id
-        )
-        image_id = self.create(
-            "image",
-            "image",
-            lambda session, tags, name: images.register_image(session, tags, name, registration),
-            images.deregister_image,
-        )
-        images.wait_for_image(self.session, image_id)
-        granted = launch_permissions.LaunchPermissions(accounts=frozenset({CONSUMER}))
-        launch_permissions.grant_launch(self.session, image_id, granted)
-        snapshots.change_snapshot_permissions(self.session, snapshot_id, add=[CONSUMER])
-        return image_id, snapshot_id
+    def start_and_leave(self, _: str) -> None:
+        self.stop()
 
-    def launch(self) -> tuple[str, images.Image]:
-        base = base_image(self.session)
-        subnets = network.find_subnets(self.session)
-        group_id = self.create(
-            "security-group",
-            "ssh",
-            lambda session, tags, name: network.create_security_group(
-                session, tags, name, vpc_id=subnets[0].vpc_id, port=22, cidrs=["127.0.0.1"]
-            ),
-            network.delete_security_group,
-        )
-        key_name = self.create(
-            "key-pair",
-            "key",
-            lambda session, tags, name: keys.import_key_pair(session, tags, name, PUBLIC_KEY),
-            keys.delete_key_pair,
-        )
-        wanted = instances.Launch(base.image_id, "t3.small", key_name, (group_id,), (subnets[0].subnet_id,))
-        instance_id = self.create(
-            "instance",
-            "build",
-            lambda session, tags, name: instances.launch_instance(session, tags, name, wanted),
-            instances.terminate_instance,
-        )
-        instance = instances.wait_running(self.session, instance_id)
-        assert instance.root_volume_id
-        return instance.root_volume_id, base
-
-    def snapshot(self, role: str, volume_id: str) -> str:
-        snapshot_id = self.create(
-            "snapshot",
-            role,
-            lambda session, tags, name: snapshots.create_snapshot(session, tags, name, volume_id),
-            snapshots.delete_snapshot,
-        )
-        snapshots.wait_for_snapshot(self.session, snapshot_id)
-        return snapshot_id
+    def close(self) -> None:
+        """Nothing was opened."""
 
 
-def base_image(session: Session) -> images.Image:
-    """Return the newest image of Debian's account."""
-    found = session.client("ec2").describe_images(Owners=[DEBIAN_ACCOUNT])["Images"]
-    return max(map(images.read_image, found), key=lambda image: image.creation_date)
+def passed(layer: Layer) -> tuple[Result, ...]:
+    """Return the proof of a layer that needs a guest."""
+    return (Result(controls=("H01",), layer=layer, status=Status.PASS, title="scripted", source="tests"),)
+
+
+def script_the_guest(session: Session, spec: Spec) -> None:
+    """Put a script in the place of everything that needs a guest with a Linux on it; the recipe is the real one."""
+
+    def connect(*_: Any, resource: str, **__: Any) -> ScriptedShell:
+        return ScriptedShell(lambda: session.client("ec2").stop_instances(InstanceIds=[resource]))
+
+    def put(module: str, name: str, value: object) -> None:
+        setattr(import_module(f"pipeline.stages.{module}"), name, value)
+
+    put("guests", "connect", connect)
+    put("launch", "gather_facts", lambda _: assume_facts(spec))
+    put("harden", "can_log_in", lambda *_: True)
+    put("prove", "prove", lambda *_, **__: passed(Layer.LIVE))
+    put("prove", "prove_fresh_boot", lambda *_, **__: passed(Layer.FRESH_BOOT))
+    put("prove", "search_blocks", lambda *_, **__: (passed(Layer.RAW), (), "00"))
+
+
+def build(session: Session, folder: Path, line: int, moment: str) -> None:
+    """Run the recipe of `invoke build`, with a journal that dies at a line."""
+    spec = load_spec(SPEC)
+    script_the_guest(session, spec)
+    tags = Tags(folder.name, spec_digest(spec), session.caller_arn, datetime.now(UTC) + timedelta(hours=4))
+    console = Console(quiet=True)
+    recorder = Recorder(
+        folder,
+        console,
+        build_id=folder.name,
+        spec_name=spec.name,
+        spec_digest=tags.spec_digest,
+        region=session.region,
+    )
+    journal = MortalJournal(folder / "journal.jsonl", folder.name, session.cloud, line, moment)
+    recorder.take_resources(journal.resources)
+    context = Context(spec, SPEC, folder.parent, session, tags, journal, recorder)
+    evidence = conclude(context, console, lambda: run_recipe(context))
+    assert evidence.exit_status == 0, evidence.error
 
 
 def main() -> None:
@@ -164,12 +144,6 @@ def fork(elsewhere: Session, folder: Path, build_id: str, line: str, moment: str
         traceback.print_exc()
     finally:
         os._exit(status)
-
-
-def build(session: Session, folder: Path, line: int, moment: str) -> None:
-    folder.mkdir()
-    journal = MortalJournal(folder / "journal.jsonl", folder.name, session.cloud, line, moment)
-    Build(session, folder.name, journal).run()
 
 
 def report_one(running: dict[int, str]) -> None:
