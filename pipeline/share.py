@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from pipeline.aws.session import Session
 from pipeline.errors import ReleaseFailed, SpecInvalid
 from pipeline.publish.sharing import (
@@ -15,6 +13,7 @@ from pipeline.publish.sharing import (
     wanted_sharing,
 )
 from pipeline.report.evidence import Evidence, Image, Layer, Status
+from pipeline.report.render import parse_json
 from pipeline.spec import Spec
 
 PROOFS = {Layer.LIVE, Layer.RAW, Layer.FRESH_BOOT}
@@ -41,8 +40,8 @@ def read_report(folder: Path) -> Evidence:
     """Return the evidence of a build. Raises SpecInvalid when there is none, or when it cannot be read."""
     path = folder / "report.json"
     try:
-        return Evidence.model_validate_json(path.read_text())
-    except (OSError, ValidationError) as error:
+        return parse_json(path.read_text())
+    except (OSError, ValueError) as error:
         raise SpecInvalid(
             f"there is no report of such a build: {path}", hint="`ls builds` shows the builds of this machine"
         ) from error
