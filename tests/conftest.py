@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.end_to_end import remove_home, running_cloud
 from tests.workshop import Workshop
+
+# How long an example takes says more of the machine than of the code: no test asserts a time.
+settings.register_profile("assay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("assay")
 
 FREE = ("end_to_end", "loopback", "subprocess")
 

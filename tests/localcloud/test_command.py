@@ -18,7 +18,7 @@ from tests.localcloud.clouds import base_image, launch, state_of, wait_for
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.loopback, pytest.mark.subprocess]
+pytestmark = pytest.mark.end_to_end
 
 
 class Command:
