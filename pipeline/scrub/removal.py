@@ -52,15 +52,16 @@ remove() {
     paths=$(sort -u)
     if [ -z "$paths" ]; then return; fi
     set -f
-    for path in $paths; do if [ -f "$path" ] && [ ! -L "$path" ]; then : >"$path" || :; fi; done
+    for path in $paths; do if [ -f "$path" ] && [ ! -L "$path" ]; then true >"$path" || :; fi; done
     printf '%s\n' "$paths" | tr '\n' '\0' | xargs -0 rm -rf --
     printf 'removed %s\n' $paths
 }
 """
 """`homes`: every home in passwd, system accounts included (S02), and those that lost their account. `own_homes`: those
 that may be searched in depth. `in_homes 'PATTERN…'`: below each home. `under PATTERN…`: absolute ones. All print what
-is there and not kept. `remove` empties a file first: somebody may hold it open. Written for few processes: an emulated
-guest needs 30 ms for each."""
+is there and not kept. `remove` empties a file first: somebody may hold it open. It does so by
+`true`, because dash ends where `:` cannot open its output: another user's file in /tmp, or a running program. Written
+for few processes: an emulated guest needs 30 ms for each."""
 
 
 def prelude(spec: Spec) -> str:
