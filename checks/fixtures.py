@@ -79,14 +79,30 @@ class File:
     """When its content was last changed, in seconds since 1970."""
     target: str
     """Where a symbolic link points."""
-    path: PurePosixPath
+    path: str
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self.path
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def folder(self) -> str:
+        """The path of the folder that it lies in; of the root folder and of what lies there, nothing."""
+        return self.path.rpartition("/")[0]
 
     def under(self, *folders: str) -> bool:
         """Return whether it is inside one of the folders."""
-        return any(self.path.is_relative_to(folder) and str(self.path) != folder for folder in folders)
+        return self.path.startswith(beginnings(folders))
+
+
+@cache
+def beginnings(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Return how the paths of everything inside the folders begin."""
+    return tuple(str(PurePosixPath(folder)).rstrip("/") + "/" for folder in folders)
 
 
 @dataclass(frozen=True)
@@ -205,7 +221,7 @@ def read_entry(entry: str, owners: dict[str, str], teams: dict[str, str]) -> Fil
     """Return one entry of the listing."""
     kind, mode, owner, group, size, changed, target, path = entry.split("\t", 7)
     owner, group = owners.get(owner, owner), teams.get(group, group)
-    return File(kind, int(mode, 8), owner, group, int(size), float(changed), target, PurePosixPath(path))
+    return File(kind, int(mode, 8), owner, group, int(size), float(changed), target, path)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_old_user_data_is_gone(ask: Ask, fact: Callable[[str], str]) -> None:
 def test_user_data_is_private(files: tuple[File, ...]) -> None:
     """Only root can read the copies of user-data and of sensitive metadata."""
     names = ("user-data.txt", "user-data.txt.i", "vendor-data.txt", "vendor-data.txt.i", "obj.pkl")
-    copies = [file for file in files if file.under("/var/lib/cloud") and file.path.name in names and file.kind == "f"]
+    copies = [file for file in files if file.under("/var/lib/cloud") and file.name in names and file.kind == "f"]
     assert copies, "cloud-init kept no copy at all: did it run?"
     assert [str(file) for file in copies if file.owner != "root" or file.mode & 0o177] == []
 
@@ -92,4 +92,4 @@ def test_the_metadata_service_was_its_source(result: dict[str, Any]) -> None:
 def test_no_key_file_in_a_shared_folder(files: tuple[File, ...]) -> None:
     """No file in /tmp or /var/tmp has the predictable name that key scripts of old used."""
     names = ("my-key", "my-key.pub", "openssh_id.pub", "openssh_id", "ssh-key", "public-key")
-    assert [str(file) for file in files if file.under("/tmp", "/var/tmp") and file.path.name in names] == []
+    assert [str(file) for file in files if file.under("/tmp", "/var/tmp") and file.name in names] == []

@@ -17,7 +17,7 @@ HISTORIES = re.compile(
 @pytest.mark.controls("S04", layers="LB")
 def test_no_history_file(files: tuple[File, ...]) -> None:
     """No history file exists, in any home or elsewhere; a link to /dev/null keeps nothing."""
-    found = [file for file in files if HISTORIES.search(file.path.name) and file.kind != "d"]
+    found = [file for file in files if HISTORIES.search(file.name) and file.kind != "d"]
     assert [str(file) for file in found if file.target != "/dev/null"] == []
 
 

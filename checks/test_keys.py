@@ -78,7 +78,7 @@ def test_the_launch_key_has_arrived(
 @pytest.mark.controls("S01", layers="L")
 def test_no_host_key_ships(files: tuple[File, ...]) -> None:
     """No host key and no host certificate, of any type, anywhere."""
-    assert [str(file) for file in files if file.path.name.startswith("ssh_host_") and file.kind != "d"] == []
+    assert [str(file) for file in files if file.name.startswith("ssh_host_") and file.kind != "d"] == []
 
 
 @pytest.mark.controls("S01", layers="B")
@@ -123,12 +123,12 @@ def test_no_private_key(spec: Spec, layer: str, ask: Ask) -> None:
 def test_no_ssh_client_files(files: tuple[File, ...], accounts: dict[str, Account]) -> None:
     """No user has keys, known hosts, a client configuration or an agent's socket."""
     homes = {account.home.rstrip("/") for account in accounts.values()} - {"", "/"}
-    named = [file for file in files if PRIVATE_NAMES.search(file.path.name) and not file.under("/usr")]
+    named = [file for file in files if PRIVATE_NAMES.search(file.name) and not file.under("/usr")]
     client = [
         file
         for file in files
-        if str(file.path.parent.parent) in homes
-        and file.path.parent.name == ".ssh"
-        and not file.path.name.startswith("authorized_keys")
+        if file.folder.rpartition("/")[0] in homes
+        and file.folder.endswith("/.ssh")
+        and not file.name.startswith("authorized_keys")
     ]
     assert sorted({str(file) for file in named + client}) == []

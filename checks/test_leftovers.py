@@ -46,9 +46,7 @@ def test_no_back_up_of_accounts_ships(files: tuple[File, ...]) -> None:
 @pytest.mark.controls("S09", layers="LB")
 def test_no_edited_file_has_a_twin(spec: Spec, files: tuple[File, ...]) -> None:
     """No back-up copy of an editor, a package manager or a hasty person."""
-    twins = [
-        file for file in files if file.kind == "f" and EDITED.search(file.path.name) and file.under(*EDITED_PLACES)
-    ]
+    twins = [file for file in files if file.kind == "f" and EDITED.search(file.name) and file.under(*EDITED_PLACES)]
     backups = [file for file in twins if str(file) not in ACCOUNT_BACKUPS and not kept(spec, file)]
     assert [str(file) for file in backups] == []
 
@@ -67,7 +65,7 @@ def test_the_user_of_the_build_is_gone(
 @pytest.mark.controls("S15", layers="L")
 def test_no_package_cache_ships(files: tuple[File, ...]) -> None:
     """No package, list or history of a package manager."""
-    lists = [one for one in files if one.under("/var/lib/apt/lists", "/var/cache/apt") and one.path.name != "lock"]
+    lists = [one for one in files if one.under("/var/lib/apt/lists", "/var/cache/apt") and one.name != "lock"]
     found = [one for one in (*lists, *(one for one in files if one.under(*CACHES))) if one.kind == "f" and one.size]
     assert [str(file) for file in found][:20] == []
 
@@ -91,7 +89,7 @@ def test_no_temporary_file_ships(files: tuple[File, ...]) -> None:
 def test_no_mail_or_job_ships(files: tuple[File, ...]) -> None:
     """No mail, no job, no crash report waits in a spool."""
     found = [file for file in files if file.under(*SPOOLS) and file.kind == "f" and file.size]
-    assert [str(file) for file in found if file.path.name not in (".SEQ", ".placeholder")] == []
+    assert [str(file) for file in found if file.name not in (".SEQ", ".placeholder")] == []
 
 
 @pytest.mark.controls("S17", layers="LB")
@@ -110,7 +108,7 @@ def test_no_enrolment_ships(spec: Spec, files: tuple[File, ...]) -> None:
 @pytest.mark.controls("S19", layers="LB")
 def test_no_checkout_ships(spec: Spec, files: tuple[File, ...]) -> None:
     """No version-control folder: it remembers what was deleted."""
-    folders = [file for file in files if file.kind == "d" and file.path.name in CHECKOUTS]
+    folders = [file for file in files if file.kind == "d" and file.name in CHECKOUTS]
     assert [str(file) for file in folders if not kept(spec, file)] == []
 
 
@@ -136,7 +134,5 @@ def test_no_swap_on_the_disk(ask: Ask, files: tuple[File, ...]) -> None:
     """No memory is swapped to the disk, and no hibernation image is there."""
     areas = ask("tail -n +2 /proc/swaps 2>/dev/null | awk '$1 !~ /zram/ { print $1 }'").split()
     names = ("swapfile", "swap.img", "hiberfile", "hibfile.sys")
-    ready = [
-        str(file) for file in files if file.path.name in names and file.kind == "f" and file.path.parent.name == ""
-    ]
+    ready = [str(file) for file in files if file.name in names and file.kind == "f" and file.folder == ""]
     assert areas + ready == []

@@ -37,7 +37,7 @@ DANGEROUS_GROUPS = "disk docker lxd shadow kmem mem libvirt"
 def test_set_user_id_programs_are_known(files: tuple[File, ...]) -> None:
     """Set-user-id and set-group-id programs are the distribution's, in its folders."""
     privileged = [file for file in files if file.kind == "f" and file.mode & 0o6000 and file.mode & 0o111]
-    strange = [one for one in privileged if one.path.name not in KNOWN or not str(one).startswith(SYSTEM_FOLDERS)]
+    strange = [one for one in privileged if one.name not in KNOWN or not str(one).startswith(SYSTEM_FOLDERS)]
     assert [f"{one} {one.mode:o} {one.owner}" for one in strange] == []
 
 

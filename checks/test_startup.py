@@ -19,9 +19,7 @@ UNIT_PLACES = "/root/.config/systemd /home/*/.config/systemd /etc/systemd/user /
 @pytest.mark.controls("V04", "S17", layers="LB")
 def test_no_user_has_jobs(files: tuple[File, ...]) -> None:
     """No user has a crontab or an at job."""
-    jobs = [
-        one for one in files if one.under(*SPOOLS) and one.kind == "f" and one.path.name not in (".SEQ", ".placeholder")
-    ]
+    jobs = [one for one in files if one.under(*SPOOLS) and one.kind == "f" and one.name not in (".SEQ", ".placeholder")]
     assert [str(one) for one in jobs if one.size] == []
 
 
@@ -30,7 +28,7 @@ def test_system_jobs_belong_to_packages(
     files: tuple[File, ...], unpackaged: Callable[[Iterable[File]], list[str]]
 ) -> None:
     """Each system job of cron came with a package."""
-    jobs = [one for one in files if one.under(*JOBS) and one.kind in "fl" and one.path.name != ".placeholder"]
+    jobs = [one for one in files if one.under(*JOBS) and one.kind in "fl" and one.name != ".placeholder"]
     assert unpackaged(jobs) == []
 
 
@@ -64,6 +62,6 @@ def test_pam_modules_belong_to_packages(
     files: tuple[File, ...], unpackaged: Callable[[Iterable[File]], list[str]]
 ) -> None:
     """Each module of PAM came with a package."""
-    modules = [one for one in files if one.path.parent.name == "security" and one.path.suffix == ".so"]
+    modules = [one for one in files if one.folder.endswith("/security") and one.name.endswith(".so")]
     assert modules, "there is no module of PAM"
     assert unpackaged(modules) == []

@@ -67,4 +67,4 @@ def test_no_log_leaves_the_machine(ask: Ask) -> None:
 def test_no_host_is_trusted(files: tuple[File, ...]) -> None:
     """No .rhosts, .shosts or hosts.equiv lets another machine in."""
     names = (".rhosts", ".shosts", "hosts.equiv", "shosts.equiv")
-    assert [str(one) for one in files if one.path.name in names and not one.under("/usr/share")] == []
+    assert [str(one) for one in files if one.name in names and not one.under("/usr/share")] == []
