@@ -219,6 +219,15 @@ def test_verify_proves_an_image_again_and_leaves_nothing(built, workshop):
     assert (left["instances"], left["keys"], left["groups"]) == ([], [], [])
 
 
+def test_a_scan_alone_finds_nothing_and_the_same_blocks(built, workshop):
+    run = workshop.invoke("scan", f"--ami={built['image']['image_id']}", "--json")
+    (report,) = json.loads(run.output).values()
+
+    assert run.status == 0, run.output[-3000:] + run.errors
+    assert report["findings"] == []
+    assert report["digest"] == built["block_digests"][built["image"]["snapshot_ids"][0]]
+
+
 FAULTS = {
     "a missing base image": (
         {"base_image": {"filter": {"name": "nothing-*", "owner": "136693071363"}}},

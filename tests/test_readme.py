@@ -14,6 +14,7 @@ ELSEWHERE = {
     "ci/invoke build": "tests/test_build_end_to_end.py builds by the same task",
     "ci/invoke test": "it is what runs this",
     "ci/invoke verify --ami=ami-…": "tests/test_build_end_to_end.py, with the image that it built",
+    "ci/invoke scan --ami=ami-…": "tests/test_build_end_to_end.py, with the image that it built",
     "ci/invoke bench --only=build": "tests/bench is measured by hand: a measurement beside tests would be none",
     "ci/invoke build --spec=specs/debian-12.yaml": "needs an account of AWS: never run",
     "ci/invoke lint": "tests/test_lint.py",
