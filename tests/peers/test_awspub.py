@@ -77,8 +77,8 @@ def make_disk(folder: Path) -> None:
         file.write(os.urandom(20 * MIB))
         file.seek(1023 * MIB)
         file.write(b"the end".ljust(MIB, b"\0"))
-    command = ["qemu-img", "convert", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, folder / "disk.vmdk"]
-    subprocess.run(command, check=True)
+    command = "qemu-img convert -O vmdk -o subformat=streamOptimized disk.raw disk.vmdk"
+    subprocess.run(command.split(), cwd=folder, check=True)
 
 
 @pytest.fixture
