@@ -65,6 +65,10 @@ decide() {
 # The runner: all steps, in the background, whatever becomes of the connection.
 run() {
     trap '' HUP
+    read -r pid rest </proc/self/stat
+    printf '%s\n' "$pid" >runner
+    # Whoever started us waits for the end of our standard output: from here on we can be found.
+    exec >>trouble
     recorded=' ' failed=' ' halted=
     while read -r number outcome rest; do
         case "$outcome $rest" in
@@ -126,8 +130,7 @@ main() {
     if ! is_running .; then
         if ! [ -s records ] || ! grep -qx 'end \.' records; then
             printf '\n' >>records
-            run </dev/null >>trouble 2>&1 &
-            printf '%s\n' "$!" >runner
+            started=$(run </dev/null 2>>trouble &)
         fi
     fi
     follow

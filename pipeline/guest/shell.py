@@ -37,6 +37,8 @@ RECONNECT_REFUSALS_SECONDS = 5.0
 """The key was good a moment ago: a refusal after a break means that it was removed."""
 CONNECTIONS = 5
 """That one guest program may use up."""
+LOOK_AGAIN_SECONDS = 0.5
+"""paramiko may lose a wake-up when both streams move at the same time; nobody waits longer than this for it."""
 KEEPALIVE_SECONDS = 15
 DEAD_AFTER_MILLISECONDS = 45_000
 """Of unanswered bytes: the kernel gives the connection up then, and not after its own quarter of an hour."""
@@ -323,7 +325,7 @@ class Channel:
                 if self.channel.recv_ready() or self.channel.recv_stderr_ready():
                     continue
                 return
-            select.select([self.channel], [], [], remaining(ends))
+            select.select([self.channel], [], [], min(remaining(ends), LOOK_AGAIN_SECONDS))
 
     def read(self, ends: float) -> bytes:
         """Return what has arrived on standard output; nothing at its end. Raises GuestUnreachable, TimeoutError."""

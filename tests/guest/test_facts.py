@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import GuestFailed
@@ -120,6 +120,7 @@ def test_the_default_user(config: list[str], name: str | None) -> None:
     assert read_default_user({f"/etc/cloud/cloud.cfg.d/{n}.cfg": [text] for n, text in enumerate(config)}) == name
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(sorted(DEBIAN)), st.text(max_size=200)),
     st.dictionaries(st.sampled_from(sorted(FILES.keys() - {"/etc/os-release"})), st.text(max_size=200)),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import SpecInvalid
@@ -146,6 +146,7 @@ def test_a_key_cut_in_two_by_the_kernel_is_left_out() -> None:
     assert read_host_keys(console((cut, *HOST_KEYS[1:]))) == HOST_KEYS[1:]
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_nothing_is_read_from_anything_else(before: str, after: str) -> None:
     assert read_host_keys(before + after) == ()
@@ -155,6 +156,7 @@ def test_nothing_is_read_from_anything_else(before: str, after: str) -> None:
 KERNEL = st.sampled_from(["[    9.1] EXT4-fs (vda1): re-mounted", "\x1b[K", "systemd[1]: Started x.", ""])
 
 
+@settings(deadline=None)
 @given(st.lists(KERNEL, max_size=12), st.randoms(use_true_random=False))
 def test_lines_of_others_in_between_do_no_harm(noise: list[str], dice: random.Random) -> None:
     lines = console(HOST_KEYS).split("\n")
@@ -163,6 +165,7 @@ def test_lines_of_others_in_between_do_no_harm(noise: list[str], dice: random.Ra
     assert read_host_keys("\r\n".join(lines)) == HOST_KEYS
 
 
+@settings(deadline=None)
 @given(st.integers(0, 600), st.sampled_from(["\n", "\x00", "~", "[ 1.0] x\n"]))
 def test_only_whole_keys_are_ever_returned(position: int, noise: str) -> None:
     text = console(HOST_KEYS)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import GuestFailed
@@ -322,12 +322,14 @@ def test_wrong_records_are_errors(records: list[str], message: str) -> None:
         list(parse_records(program, lines))
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=80), max_size=8))
 def test_no_line_but_a_record_gives_a_result(lines: list[str]) -> None:
     reader = RecordReader(compile_program([step("a")]))
     assert [reader.read(text) for text in lines] == [None] * len(lines)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abcdefgh '\\\n", min_size=6, max_size=60), st.text(max_size=20), st.integers(0, 60))
 def test_no_secret_survives_in_output(secret: str, around: str, start: int) -> None:
     program = compile_program([step(("echo ", Secret(secret, "S"), " ", Secret("unrelated" * 3, "T")))])
@@ -339,6 +341,7 @@ def test_no_secret_survives_in_output(secret: str, around: str, start: int) -> N
         assert not decode_output(base64.b64encode(cut.encode()).decode(), program).startswith(rest)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_visible_text_cannot_command_a_terminal(text: str) -> None:
     assert not any(ord(character) < 32 and character not in "\n\t" for character in visible(text))
