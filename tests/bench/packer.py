@@ -30,7 +30,8 @@ def write_template(
     provisioner = {
         "type": "shell",
         "scripts": [str(script) for script in scripts],
-        "execute_command": "sudo sh '{{ .Path }}'",
+        # Away from /tmp, which a script may empty while it runs.
+        "execute_command": "sudo mv '{{ .Path }}' /run/provision.sh && sudo sh /run/provision.sh",
     }
     provisioners = [provisioner] if scripts else []
     template = folder / "template.json"
