@@ -11,11 +11,13 @@ from pipeline.aws.instances import Instance, Launch
 from pipeline.aws.wait import wait_until
 from pipeline.errors import CloudFailed, DeadlinePassed, GuestFailed, GuestUnreachable
 from pipeline.guest.keys import KeyPair, load_key_file, make_key_pair, read_host_keys
+from pipeline.guest.root_shell import RootShell
 from pipeline.guest.shell import Connector, DirectConnector, Shell, connect
 from pipeline.stages.context import Context
 
 BOOT_SECONDS = 600.0
 CLOUD_INIT_SECONDS = 600.0
+ROOT_SHELLS = 2
 CLOUD_INIT_RESULT = "cloud-init status --wait >/dev/null 2>&1; cat /run/cloud-init/result.json"
 
 
@@ -134,6 +136,11 @@ def reach_guest(context: Context, instance: Instance, launch: Launch, key_pair: 
         shell.close()
         raise
     return Guest(instance, key_pair, connector, host_keys, launch.user_data, shell)
+
+
+def open_root_shells(shell: Shell) -> tuple[RootShell, ...]:
+    """Return the root shells that the checks are asked in: as many as the smallest instances have processors."""
+    return tuple(shell.open_root_shell() for _ in range(ROOT_SHELLS))
 
 
 def address_of(context: Context, instance: Instance) -> str:

@@ -19,7 +19,7 @@ from pipeline.residue.sift import Allowed
 from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.context import Context
-from pipeline.stages.guests import Door, boot_guest, make_key, save_console
+from pipeline.stages.guests import Door, boot_guest, make_key, open_root_shells, save_console
 from pipeline.stages.launch import Launched, marked_user_data
 from pipeline.stages.scrub import Scrubbed
 from pipeline.stages.seal import Sealed
@@ -42,7 +42,7 @@ def prove_live(context: Context, scrubbed: Scrubbed) -> Scrubbed:
     Raises ProofFailed: a guest that is not as it should be is not sealed.
     """
     results = prove(
-        scrubbed.root_shell,
+        scrubbed.root_shells,
         Layer.LIVE,
         context.spec,
         context.recorder.folder,
@@ -50,7 +50,8 @@ def prove_live(context: Context, scrubbed: Scrubbed) -> Scrubbed:
         spec_folder=context.spec_path.parent,
         progress=context.check_progress,
     )
-    scrubbed.root_shell.close()
+    for root_shell in scrubbed.root_shells:
+        root_shell.close()
     context.recorder.add(*results)
     require_pass(results, (), "the guest, before it is sealed")
     return scrubbed
@@ -123,9 +124,8 @@ def prove_boot(context: Context, image: Image, door: Door, launched: Launched | 
         guest = boot_guest(context, "consumer", launch, key_pair, context.spec.image.launch_user)
         with context.recorder.stage("checks"):
             build_key = launched.guest.key_pair if launched else None
-            root_shell = guest.shell.open_root_shell()
             results = prove_fresh_boot(
-                root_shell,
+                open_root_shells(guest.shell),
                 context.spec,
                 context.recorder.folder,
                 {**facts_of_build(launched), "launch_public_key": key_pair.public_openssh},

@@ -6,6 +6,7 @@ from pipeline.guest.root_shell import RootShell
 from pipeline.report.evidence import Layer
 from pipeline.scrub import scrub_steps
 from pipeline.stages.context import Context
+from pipeline.stages.guests import open_root_shells
 from pipeline.stages.harden import Hardened
 from pipeline.stages.launch import Launched
 from pipeline.stages.programs import run_steps
@@ -16,13 +17,13 @@ class Scrubbed:
     """The build guest with nothing of the build on it but the open session."""
 
     launched: Launched
-    root_shell: RootShell
-    """Opened before the scrub, so that sudo writes nothing after it."""
+    root_shells: tuple[RootShell, ...]
+    """Opened before the scrub, so that sudo writes nothing after it. The checks are asked in all of them at once."""
 
 
 def scrub(context: Context, hardened: Hardened) -> Scrubbed:
     """Scrub the guest. From here on nobody can log in with the build's key. Raises StepFailed, GuestUnreachable."""
     launched = hardened.launched
-    root_shell = launched.guest.shell.open_root_shell()
+    root_shells = open_root_shells(launched.guest.shell)
     run_steps(context, launched.guest.shell, scrub_steps(launched.facts, context.spec), Layer.SCRUBBED, "scrub")
-    return Scrubbed(launched, root_shell)
+    return Scrubbed(launched, root_shells)

@@ -1,5 +1,7 @@
-"""Sends ahead the commands that the same checks asked for last time: one round trip instead of a hundred.
+"""Sends ahead the commands that the same checks asked for last time: a few round trips instead of a hundred.
 
+They go in small batches to several root shells, which work side by side: a guest has more than one processor. The
+first answers are there while the last commands still run.
 Only commands that read are sent ahead. One that may write is run when it is asked for, and everything recorded after it
 is sent ahead only then, so that no answer is older than a change. An answer is used once and in order; a command that
 is not recorded is run live.
@@ -12,10 +14,14 @@ import re
 import shlex
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from queue import SimpleQueue
+from typing import Protocol, Self
 
+BATCH = 4
+"""Commands in one round trip: few, so that shells end together and answers come early; a trip costs some 80 ms."""
 READERS = frozenset(
     (
         *(
@@ -90,39 +96,67 @@ class Asked:
 
 
 class Ahead:
-    """A root shell that has many answers before they are asked for."""
+    """Root shells that have many answers before they are asked for. They work side by side, each on a batch."""
 
-    def __init__(self, shell: Shell, recorded: Sequence[Asked] = ()) -> None:
-        self.shell = shell
+    def __init__(self, shells: Sequence[Shell], recorded: Sequence[Asked] = ()) -> None:
+        self.free: SimpleQueue[Shell] = SimpleQueue()
+        for shell in shells:
+            self.free.put(shell)
+        self.pool = ThreadPoolExecutor(len(shells), "ahead")
         self.expected = deque(recorded)
-        self.answers: dict[str, deque[Answer]] = defaultdict(deque)
+        self.under_way: list[Future[Sequence[Answer]]] = []
+        self.answers: dict[str, deque[tuple[Future[Sequence[Answer]], int]]] = defaultdict(deque)
         self.asked: list[Asked] = []
         self.live = 0
         """Commands that had no answer waiting."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        """Let the shells end the batches that they are at; the rest is not run."""
+        self.pool.shutdown(cancel_futures=True)
+
     def send(self) -> None:
-        """Run what is recorded up to the next command that may write, in one batch."""
+        """Start what is recorded up to the next command that may write. Nothing is waited for."""
         commands = []
         while self.expected and self.expected[0].reads:
             commands.append(self.expected.popleft().command)
-        if commands:
-            for command, answer in zip(commands, self.shell.run_many(commands), strict=True):
-                self.answers[command].append(answer)
+        for start in range(0, len(commands), BATCH):
+            self.start(commands[start : start + BATCH])
+
+    def start(self, commands: Sequence[str]) -> None:
+        """Give a batch to the next shell that is free, and its answers to those who will ask."""
+        batch = self.pool.submit(self.run_batch, commands)
+        self.under_way.append(batch)
+        for place, command in enumerate(commands):
+            self.answers[command].append((batch, place))
+
+    def run_batch(self, commands: Sequence[str]) -> Sequence[Answer]:
+        """Run commands in a shell that nobody else uses: there are as many shells as threads."""
+        shell = self.free.get()
+        try:
+            return shell.run_many(commands)
+        finally:
+            self.free.put(shell)
 
     def run(self, command: str, reads: bool) -> Answer:
         """Return the answer to a command, from what was sent ahead or live."""
         self.asked.append(Asked(command, reads))
-        if reads and self.answers[command]:
-            return self.answers[command].popleft()
-        self.live += 1
-        if not reads:
-            return self.change(command)
-        return self.shell.run(command)
+        if not (reads and self.answers[command]):
+            self.live += 1
+            if not reads:
+                return self.change(command)
+            self.start([command])
+        batch, place = self.answers[command].popleft()
+        return batch.result()[place]
 
     def change(self, command: str) -> Answer:
-        """Run a command that may write. What was read before it is forgotten, and read again after it."""
+        """Run a command that may write, alone. What was read before it is forgotten, and read again after it."""
+        wait(self.under_way)
+        self.under_way.clear()
         self.answers.clear()
-        answer = self.shell.run(command)
+        answer = self.run_batch([command])[0]
         while self.expected and self.expected[0].reads:
             self.expected.popleft()
         if self.expected and self.expected[0].command == command:

@@ -125,7 +125,7 @@ def clean_console(console: str) -> str:
 
 
 def prove_fresh_boot(
-    shell: Shell,
+    shells: Sequence[Shell],
     spec: Spec,
     folder: Path,
     expectations: Mapping[str, str],
@@ -137,12 +137,12 @@ def prove_fresh_boot(
     recordings: Path | None = None,
     progress: Progress = lambda result, done, total: None,
 ) -> tuple[Result, ...]:
-    """Return all results of layer B: the checks over the open root shell, the console, and then the logins.
+    """Return all results of layer B: the checks over the open root shells, the console, and then the logins.
 
     The logins come last: after them sshd may shut this address out. Raises ProofFailed when no check was collected.
     """
     checks = prove(
-        shell,
+        shells,
         Layer.FRESH_BOOT,
         spec,
         folder,

@@ -68,7 +68,7 @@ class Proof:
 
 
 def prove(
-    shell: Shell,
+    shells: Sequence[Shell],
     layer: Layer,
     spec: Spec,
     folder: Path,
@@ -80,8 +80,9 @@ def prove(
     progress: Progress = lambda result, done, total: None,
     idle_seconds: float = IDLE_SECONDS,
 ) -> tuple[Result, ...]:
-    """Return one result for each check of this layer (L or B), asked in the given root shell.
+    """Return one result for each check of this layer (L or B), asked in the given root shells.
 
+    The shells work side by side; one is enough.
     `expectations` are facts of the build that checks compare with; `checks/fixtures.py` has the list. What the checks
     print goes to `folder/checks-LAYER/`. The spec's own checks are found relative to `spec_folder`. `recordings` is
     where commands are remembered from one proof to the next; none: in the user's cache folder.
@@ -91,8 +92,10 @@ def prove(
     paths = [checks, *(path for path in own if path.exists())]
     proof = Proof(layer, progress)
     recording = recording_path(recordings, paths, layer, spec)
-    ahead = Ahead(shell, read_recording(recording))
-    with start_checks(layer, spec, folder, expectations, paths) as (process, wire):
+    with (
+        Ahead(shells, read_recording(recording)) as ahead,
+        start_checks(layer, spec, folder, expectations, paths) as (process, wire),
+    ):
         try:
             serve(wire, ahead, proof, idle_seconds)
             process.wait(idle_seconds)
@@ -178,7 +181,7 @@ def environment() -> dict[str, str]:
 
 def serve(wire: Wire, ahead: Ahead, proof: Proof, idle_seconds: float) -> None:
     """Answer the checks until they are done. Raises TimeoutError when they are silent for too long."""
-    ask(proof, ahead.send)
+    ahead.send()
     with contextlib.suppress(ConnectionError):
         while message := wire.receive(idle_seconds):
             match message["kind"]:

@@ -410,7 +410,7 @@ def failing(good, tmp_path, tmp_path_factory):
             done = shell.run(script)
             assert done.exit_status == 0, done.stderr
             results = prove(
-                shell,
+                [shell],
                 Layer.LIVE,
                 make_spec().model_validate(SPEC),
                 tmp_path / "build",

@@ -1,8 +1,12 @@
+from contextlib import contextmanager
+from threading import Barrier, Event
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.verify.ahead import Ahead, Asked, name_recording, only_reads, read_recording, write_recording
+from pipeline.errors import GuestUnreachable
+from pipeline.verify.ahead import BATCH, Ahead, Asked, name_recording, only_reads, read_recording, write_recording
 from tests.verify.scripted import Output, ScriptedShell
 
 
@@ -10,29 +14,34 @@ def reads(*commands):
     return [Asked(command, True) for command in commands]
 
 
+@contextmanager
+def sent(shell, *recorded):
+    """Give what was sent ahead to one shell."""
+    with Ahead([shell], recorded) as ahead:
+        ahead.send()
+        yield ahead
+
+
 def test_recorded_commands_cost_one_round_trip():
     shell = ScriptedShell()
-    ahead = Ahead(shell, reads("a", "b", "c"))
-    ahead.send()
-    assert [ahead.run(command, True).stdout for command in "abc"] == ["a\n", "b\n", "c\n"]
+    with sent(shell, *reads("a", "b", "c")) as ahead:
+        assert [ahead.run(command, True).stdout for command in "abc"] == ["a\n", "b\n", "c\n"]
     assert shell.trips == [["a", "b", "c"]]
     assert ahead.live == 0
 
 
 def test_a_command_that_is_not_recorded_goes_live():
     shell = ScriptedShell()
-    ahead = Ahead(shell, reads("a"))
-    ahead.send()
-    assert ahead.run("b", True).stdout == "b\n"
+    with sent(shell, *reads("a")) as ahead:
+        assert ahead.run("b", True).stdout == "b\n"
     assert shell.trips == [["a"], ["b"]]
 
 
 def test_an_answer_is_used_once_and_in_order():
     answers = iter("123")
     shell = ScriptedShell(lambda command: Output(0, next(answers)))
-    ahead = Ahead(shell, reads("a", "a"))
-    ahead.send()
-    assert [ahead.run("a", True).stdout for _ in range(3)] == ["1", "2", "3"]
+    with sent(shell, *reads("a", "a")) as ahead:
+        assert [ahead.run("a", True).stdout for _ in range(3)] == ["1", "2", "3"]
     assert shell.trips == [["a", "a"], ["a"]]
 
 
@@ -45,27 +54,79 @@ def test_nothing_read_before_a_change_is_used_after_it():
         return Output(0, state["value"])
 
     shell = ScriptedShell(reply)
-    ahead = Ahead(shell, [*reads("read"), Asked("change", False), *reads("read")])
-    ahead.send()
-    assert ahead.run("read", True).stdout == "old"
-    ahead.run("change", False)
-    assert ahead.run("read", True).stdout == "new"
+    with sent(shell, *reads("read"), Asked("change", False), *reads("read")) as ahead:
+        assert ahead.run("read", True).stdout == "old"
+        ahead.run("change", False)
+        assert ahead.run("read", True).stdout == "new"
     assert shell.trips == [["read"], ["change"], ["read"]]
 
 
 def test_a_change_that_was_not_recorded_forgets_everything():
     shell = ScriptedShell()
-    ahead = Ahead(shell, reads("a", "b"))
-    ahead.send()
-    ahead.run("other", False)
-    ahead.run("a", True)
+    with sent(shell, *reads("a", "b")) as ahead:
+        ahead.run("other", False)
+        ahead.run("a", True)
     assert shell.trips == [["a", "b"], ["other"], ["a"]]
 
 
 def test_a_recorded_change_is_not_sent_ahead():
     shell = ScriptedShell()
-    Ahead(shell, [Asked("change", False), *reads("a")]).send()
+    with sent(shell, Asked("change", False), *reads("a")):
+        pass
     assert shell.trips == []
+
+
+def test_shells_work_side_by_side():
+    meeting = Barrier(2, timeout=30)
+
+    def reply(command):
+        if command in ("0", str(BATCH)):
+            meeting.wait()
+        return Output(0, command)
+
+    shells = [ScriptedShell(reply), ScriptedShell(reply)]
+    commands = [str(number) for number in range(2 * BATCH)]
+    with Ahead(shells, reads(*commands)) as ahead:
+        ahead.send()
+        assert [ahead.run(command, True).stdout for command in commands] == commands
+    assert sorted(shells[0].trips + shells[1].trips) == [commands[:BATCH], commands[BATCH:]]
+
+
+def test_an_answer_does_not_wait_for_what_comes_later():
+    asked = Event()
+
+    def reply(command):
+        if command == "late":
+            assert asked.wait(30)
+        return Output(0, command)
+
+    with sent(ScriptedShell(reply), *reads("a", "b", "c", "d", "late")) as ahead:
+        assert ahead.run("a", True).stdout == "a"
+        asked.set()
+        assert ahead.run("late", True).stdout == "late"
+
+
+def test_a_change_runs_alone():
+    log = []
+
+    def reply(command):
+        log.append(command)
+        return Output(0)
+
+    commands = [str(number) for number in range(3 * BATCH)]
+    with Ahead([ScriptedShell(reply), ScriptedShell(reply)], reads(*commands)) as ahead:
+        ahead.send()
+        ahead.run("change", False)
+    assert sorted(log[:-1]) == sorted(commands)
+    assert log[-1] == "change"
+
+
+def test_a_session_that_breaks_is_told_to_who_asks():
+    shell = ScriptedShell(breaks_after=1)
+    with sent(shell, *reads("a", "b", "c", "d", "e")) as ahead:
+        assert ahead.run("a", True).stdout == "a\n"
+        with pytest.raises(GuestUnreachable):
+            ahead.run("e", True)
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,9 @@ def far_away(tmp_path, key_pair):
 def ask_by_session(distance, host_key, key_pair, spec, folder):
     """Return the results over one open session, and the seconds that it took."""
     shell = connect(DirectConnector("127.0.0.1", distance.port), "ada", key_pair, (host_key,), 60)
-    root_shell = shell.open_root_shell()
+    root_shells = [shell.open_root_shell() for _ in range(2)]
     started = time.monotonic()
-    results = prove(root_shell, Layer.LIVE, spec, folder, {}, recordings=folder / "recordings")
+    results = prove(root_shells, Layer.LIVE, spec, folder, {}, recordings=folder / "recordings")
     seconds = time.monotonic() - started
     shell.close()
     return {result.source: WORDS[result.status] for result in results}, seconds

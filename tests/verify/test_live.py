@@ -31,7 +31,7 @@ def run(tmp_path):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(textwrap.dedent(text))
         return prove(
-            shell or ScriptedShell(),
+            [shell or ScriptedShell()],
             layer,
             make_spec(checks=spec_checks),
             tmp_path / "build",
