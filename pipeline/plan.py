@@ -146,13 +146,11 @@ def assume_facts(spec: Spec) -> Facts:
         kernels=(),
         sshd_path="/usr/sbin/sshd",
         sshd_version=sshd_version,
-        sshd_keywords=frozenset(),
         users=(
             Account("root", 0, 0, "root", "/root", "/bin/bash"),
             Account(spec.ssh.user, 1000, 1000, "", f"/home/{spec.ssh.user}", "/bin/bash"),
         ),
         groups=(),
-        units={},
         has_systemd=True,
         cloud_init="assumed",
         default_user=spec.ssh.user,

@@ -39,12 +39,8 @@ section sshd_path
 if [ -x "$sshd" ]; then printf '%s\n' "$sshd"; fi
 section sshd_version
 "$sshd" -V 2>&1
-section sshd_keywords
-"$sshd" -T
 section init
 if [ -d /run/systemd/system ]; then echo systemd; fi
-section units
-systemctl list-unit-files --no-legend --no-pager --plain
 section cloud_init
 dpkg-query -W -f '${{Version}}' cloud-init || rpm -q --qf '%{{VERSION}}-%{{RELEASE}}' cloud-init
 section commands
@@ -119,12 +115,8 @@ class Facts:
     sshd_path: str | None
     sshd_version: tuple[int, int] | None
     """(9, 2) for OpenSSH_9.2p1."""
-    sshd_keywords: frozenset[str]
-    """What this sshd knows, in lower case, as `sshd -T` prints it; empty where it could not be asked (no host keys)."""
     users: tuple[Account, ...]
     groups: tuple[Group, ...]
-    units: Mapping[str, str]
-    """Unit files and their state: {"ssh.service": "enabled"}; empty without systemd."""
     has_systemd: bool
     cloud_init: str | None
     """Its package's version; None: not installed."""
@@ -192,10 +184,8 @@ def parse_facts(printed: str) -> Facts:
         kernels=tuple(answers.get("kernels", "").split()),
         sshd_path=answers.get("sshd_path", "").strip() or None,
         sshd_version=read_sshd_version(answers.get("sshd_version", "")),
-        sshd_keywords=frozenset(line.split()[0].lower() for line in lines(answers, "sshd_keywords")),
         users=tuple(read_accounts(files.get("/etc/passwd", []), lines(answers, "passwords"))),
         groups=tuple(read_groups(files.get("/etc/group", []))),
-        units=dict(line.split()[:2] for line in lines(answers, "units") if len(line.split()) > 1),
         has_systemd=answers.get("init", "").strip() == "systemd",
         cloud_init=answers.get("cloud_init", "").strip() or None,
         default_user=read_default_user(files),
