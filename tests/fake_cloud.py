@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
+from pipeline.aws import images
 from pipeline.aws.session import Session, open_session
 
 ROOT = Path(__file__).resolve().parent.parent
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9Qb2Xk1v4yU2pQ0o8t1f0sJc7xw6l3n5m9r4s2q1eD a@b"
+CONSUMER = "210987654321"
+DEBIAN_ACCOUNT = "136693071363"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -64,3 +68,9 @@ def fake_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCloud]:
         answer = json.loads(started.stdout)
         yield FakeCloud(answer["url"], answer["environment"])
         subprocess.run([*command, "stop"], cwd=ROOT, check=True, timeout=120)
+
+
+def base_image(session: Session) -> images.Image:
+    """Return the newest image of Debian's account."""
+    found = session.client("ec2").describe_images(Owners=[DEBIAN_ACCOUNT])["Images"]
+    return max(map(images.read_image, found), key=lambda image: image.creation_date)

@@ -11,8 +11,7 @@ from pipeline.aws.session import Session, open_session
 from pipeline.aws.tags import Tags, new_build_id, resource_name
 from pipeline.errors import BaseImageRefused, CapacityMissing, CredentialsRefused
 from pipeline.spec import BaseImage, ImageFilter
-from tests.fake_cloud import FakeCloud, fake_cloud
-from tests.scripted_build import CONSUMER, DEBIAN_ACCOUNT, PUBLIC_KEY, base_image
+from tests.fake_cloud import CONSUMER, DEBIAN_ACCOUNT, PUBLIC_KEY, FakeCloud, base_image, fake_cloud
 
 __all__ = ["fake_cloud"]
 pytestmark = pytest.mark.end_to_end
