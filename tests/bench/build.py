@@ -23,12 +23,13 @@ from pipeline.guest.environment import PRELUDE
 from pipeline.guest.step import Step, reveal
 from pipeline.harden import harden_steps
 from pipeline.plan import assume_facts
+from pipeline.report.render import failed_results, parse_json
 from pipeline.scrub import scrub_steps
 from pipeline.spec import load_spec
 from tests.bench import draw_table, packer
 from tests.bench.rows import Row
 from tests.end_to_end import ROOT, cloud_client, cloud_status
-from tests.workshop import Workshop
+from tests.workshop import Run, Workshop
 
 SPEC = ROOT / "specs" / "debian-12-local.yaml"
 RUNS = 3
@@ -56,10 +57,20 @@ def build_with_assay(workshop: Workshop) -> dict[str, Any]:
     made = workshop.invoke("build", "--json")
     seconds = time.monotonic() - started
     if made.status:
-        raise AssayError(f"the build under measurement ended with {made.status}: {made.errors[-2000:]}")
+        raise AssayError(f"the build under measurement ended with {made.status}: {reason(made)}")
     evidence: dict[str, Any] = json.loads(made.output)
     remove_image(workshop.cloud, evidence["region"], evidence["image"]["name"])
     return {**evidence, "seconds": seconds}
+
+
+def reason(made: Run) -> str:
+    """Return why a build failed: its error, or what it could not prove."""
+    if not made.output.startswith("{"):
+        return made.errors[-2000:]
+    evidence = parse_json(made.output)
+    failed = (f"{one.layer} {one.source}: {one.detail}" for one in failed_results(evidence))
+    found = (f"{one.layer} {one.kind}: {one.place}" for one in evidence.findings)
+    return "\n".join([evidence.error or "", *failed, *found])
 
 
 def build_with_packer(cloud: dict[str, str], ours: dict[str, Any], folder: Path) -> float:
