@@ -16,7 +16,7 @@ import gzip
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -38,19 +38,50 @@ FACTS = {
 }
 """The facts of the build that checks may be told with `--expectations`: a JSON object of strings."""
 
+PROGRAMS = r"""
+PATH=$PATH:/usr/sbin:/sbin
+for name in cloud-init curl cvtsudoers dpkg-query getcap sudo; do
+  command -v $name >/dev/null && echo $name
+done
+[ -d /run/systemd/system ] && echo systemd
+true
+"""
+PASSWD = "getent passwd"
+GROUP = "getent group"
 LISTING = r"""
-getent passwd | cut -d: -f1,3; echo; getent group | cut -d: -f1,3; echo
 more=$(awk '$2 != "/" && $3 ~ /^(ext[234]|xfs|btrfs|f2fs|vfat)$/ { print $2 }' /proc/mounts 2>/dev/null)
-find / $more -xdev -printf '%y\t%m\t%U\t%G\t%s\t%T@\t%l\t%p\0' 2>/dev/null | gzip -1 | base64
+find / $more -xdev \( -path '/var/*' -printf '%y\t%m\t%U\t%G\t%s\t%T@\t%l\t%p\0' \
+  -o -printf '%y\t%m\t%U\t%G\t%s\t0\t%l\t%p\0' \) 2>/dev/null | gzip -1 | base64
+"""
+"""Times cost the guest more than all the rest, and only those of logs matter."""
+PACKAGES = r"dpkg-query -W -f '${binary:Package} ${db:Status-Status} ${db:Status-Eflag}\n'"
+CONTENT = r"""
+private='-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY( BLOCK)?-----|^PuTTY-User-Key-File-'
+access='(^|[^A-Z0-9])(AKIA|ASIA)[A-Z2-7]{16}([^A-Z0-9]|$)'
+find /boot /etc /home /opt /root /srv /tmp /usr/local /var -xdev -type f -size -2048k -exec \
+  grep -lsZE -e "$private" -e "$access" {} + 2>/dev/null | xargs -0 -r sh -c '
+    private=$1 access=$2
+    shift 2
+    for file; do
+      grep -qsE -e "$private" "$file" && echo "private $file"
+      grep -qsE -e "$access" "$file" && echo "access $file"
+    done
+    true' sh "$private" "$access"
 """
 SSHD = r"""
+ssh -V 2>&1
 folder=$(mktemp -d /run/effective.XXXXXX) || exit 1
 [ -d /run/sshd ] || mkdir -m 755 /run/sshd
+everybody=
+grep -RhsiE '^[^#]*(match|include)' /etc/ssh/sshd_config /etc/ssh/sshd_config.d |
+  grep -qvx 'Include /etc/ssh/sshd_config.d/\*.conf' || everybody=yes
 ssh-keygen -q -t ed25519 -N '' -f "$folder/key"
 status=0
 while read -r user address; do
   echo "## $user $address"
+  [ "$everybody" != told ] || continue
   /usr/sbin/sshd -T -h "$folder/key" -C "user=$user,host=client.example,addr=$address" 2>"$folder/problem" || status=$?
+  [ -z "$everybody" ] || everybody=told
 done <<END
 %s
 END
@@ -58,6 +89,8 @@ END
 rm -r "$folder"
 exit $status
 """
+JOBS = ("/etc/cron.d", "/etc/cron.hourly", "/etc/cron.daily", "/etc/cron.weekly", "/etc/cron.monthly")
+SIGNERS = ("/etc/apt/trusted.gpg.d", "/etc/apt/keyrings", "/usr/share/keyrings")
 OUTSIDE = "192.0.2.1"
 INSIDE = "127.0.0.1"
 
@@ -76,7 +109,7 @@ class File:
     group: str
     size: int
     changed: float
-    """When its content was last changed, in seconds since 1970."""
+    """When its content was last changed, in seconds since 1970; 0 outside of /var, where nobody asks."""
     target: str
     """Where a symbolic link points."""
     path: str
@@ -103,6 +136,9 @@ class File:
 def beginnings(folders: tuple[str, ...]) -> tuple[str, ...]:
     """Return how the paths of everything inside the folders begin."""
     return tuple(str(PurePosixPath(folder)).rstrip("/") + "/" for folder in folders)
+
+
+Kind = Callable[[File], bool]
 
 
 @dataclass(frozen=True)
@@ -203,15 +239,14 @@ def ask(host: Host, pytestconfig: pytest.Config) -> Ask:
 @pytest.fixture
 def files(ask: Ask) -> tuple[File, ...]:
     """Everything on the guest's local file systems."""
-    return read_listing(ask(LISTING))
+    return read_listing(ask(PASSWD), ask(GROUP), ask(LISTING))
 
 
 @cache
-def read_listing(text: str) -> tuple[File, ...]:
+def read_listing(users: str, groups: str, packed: str) -> tuple[File, ...]:
     """Return the entries of the listing, with the names of their owners; a number is an owner that does not exist."""
-    users, groups, packed = text.split("\n\n", 2)
-    owners = {number: name for name, number in (line.split(":") for line in users.splitlines())}
-    teams = {number: name for name, number in (line.split(":") for line in groups.splitlines())}
+    owners = {number: name for name, _, number, *_ in (line.split(":") for line in users.splitlines())}
+    teams = {number: name for name, _, number, *_ in (line.split(":") for line in groups.splitlines())}
     entries = gzip.decompress(base64.b64decode(packed)).decode("utf-8", "surrogateescape").split("\0")
     assert len(entries) > 1, "the file systems could not be listed"
     return tuple(read_entry(entry, owners, teams) for entry in entries[:-1])
@@ -225,9 +260,34 @@ def read_entry(entry: str, owners: dict[str, str], teams: dict[str, str]) -> Fil
 
 
 @pytest.fixture
+def holders(ask: Ask) -> dict[str, list[str]]:
+    """The files that hold a `private` key or an `access` key's id, outside of the distribution's own folders."""
+    found: dict[str, list[str]] = {"private": [], "access": []}
+    for line in ask(CONTENT).splitlines():
+        kind, _, path = line.partition(" ")
+        found.setdefault(kind, []).append(path)
+    return found
+
+
+@pytest.fixture
+def naming_the_build(ask: Ask, fact: Callable[[str], str]) -> list[str]:
+    """The files in /etc and /var/log that name the instance that the image was built on."""
+    return ask(f"grep -rlsF -e {fact('instance_id')} /etc /var/log; true").splitlines()
+
+
+@pytest.fixture
+def packages(ask: Ask, family: str) -> dict[str, tuple[str, str]]:
+    """For each package that dpkg knows of: its status and its error flag."""
+    if family != "debian":
+        return {}
+    rows = [line.split(" ") for line in ask(PACKAGES).splitlines()]
+    return {name: (status, flag) for name, status, flag in rows}
+
+
+@pytest.fixture
 def accounts(ask: Ask) -> dict[str, Account]:
     """The accounts, by name."""
-    return {account.name: account for account in read_accounts(ask("getent passwd"))}
+    return {account.name: account for account in read_accounts(ask(PASSWD))}
 
 
 def read_accounts(text: str) -> Iterator[Account]:
@@ -240,7 +300,7 @@ def read_accounts(text: str) -> Iterator[Account]:
 @pytest.fixture
 def groups(ask: Ask, accounts: dict[str, Account]) -> dict[str, set[str]]:
     """The members of each group, those whose first group it is included."""
-    rows = [line.split(":") for line in ask("getent group").splitlines()]
+    rows = [line.split(":") for line in ask(GROUP).splitlines()]
     return {
         name: {member for member in members.split(",") if member}
         | {account.name for account in accounts.values() if account.gid == int(number)}
@@ -259,55 +319,100 @@ Settings = dict[str, list[str]]
 
 
 @pytest.fixture
-def sshd(ask: Ask, login_users: frozenset[str]) -> dict[str, Settings]:
-    """The settings that sshd applies, for each `user address`: root, a stranger, and all who may log in.
+def said_by_sshd(ask: Ask, login_users: frozenset[str]) -> str:
+    """The version and the settings of sshd, as it tells them itself (`sshd -T`).
 
-    They come from sshd itself (`sshd -T`). A host key is made for the question, because a scrubbed guest has none.
+    A host key is made for the question, because a scrubbed guest has none. Where no file of the configuration can
+    make a difference between users, the first one's settings are everybody's.
     """
     people = ["root", "nobody", *sorted(login_users)]
     connections = [f"{name} {OUTSIDE}" for name in people] + [f"root {INSIDE}"]
+    return ask(SSHD.replace("%s", "\n".join(connections)))
+
+
+@pytest.fixture
+def sshd(said_by_sshd: str) -> dict[str, Settings]:
+    """The settings that sshd applies, for each `user address`: root, a stranger, and all who may log in."""
     settings: dict[str, Settings] = {}
     connection = ""
-    for line in ask(SSHD.replace("%s", "\n".join(connections))).splitlines():
+    for line in said_by_sshd[said_by_sshd.index("## ") :].splitlines():
         keyword, _, value = line.partition(" ")
         if keyword == "##":
             connection = value
             settings[connection] = {}
         else:
             settings[connection].setdefault(keyword, []).append(value)
-    return settings
+    first = next(iter(settings.values()))
+    assert first, "sshd told nothing"
+    return {connection: own or first for connection, own in settings.items()}
 
 
 @pytest.fixture
-def sshd_version(ask: Ask) -> str:
+def sshd_version(said_by_sshd: str) -> str:
     """The version of sshd, for people."""
-    return ask("ssh -V 2>&1").split(",")[0]
+    return said_by_sshd.partition("## ")[0].splitlines()[-1].split(",")[0]
 
 
 @pytest.fixture
-def family(ask: Ask) -> str:
+def programs(ask: Ask) -> frozenset[str]:
+    """Which of the programs that checks need are there; `systemd` when it is running."""
+    return frozenset(ask(PROGRAMS).split())
+
+
+@pytest.fixture
+def family(programs: frozenset[str]) -> str:
     """`debian` or `rpm`: how packages are managed."""
-    return ask("if command -v dpkg-query >/dev/null; then echo debian; else echo rpm; fi")
+    return "debian" if "dpkg-query" in programs else "rpm"
+
+
+def is_privileged(file: File) -> bool:
+    """Return whether it is a set-user-id or set-group-id program."""
+    return file.kind == "f" and bool(file.mode & 0o6000 and file.mode & 0o111)
+
+
+def is_job(file: File) -> bool:
+    """Return whether it is a system job of cron."""
+    return file.kind in "fl" and file.under(*JOBS) and file.name != ".placeholder"
+
+
+def is_pam_module(file: File) -> bool:
+    """Return whether it is a module of PAM."""
+    return file.folder.endswith("/security") and file.name.endswith(".so")
+
+
+def is_signer(file: File) -> bool:
+    """Return whether it holds keys that packages may be signed with."""
+    return file.kind == "f" and (file.under(*SIGNERS) or file.path == "/etc/apt/trusted.gpg")
+
+
+FROM_PACKAGES: tuple[Kind, ...] = (is_privileged, is_job, is_pam_module, is_signer)
+"""The kinds of files that must have come with a package. The database is asked about all of them at once."""
 
 
 @pytest.fixture
-def unpackaged(ask: Ask, family: str) -> Callable[[Iterable[File]], list[str]]:
-    """A function that returns those of the given files that no package brought."""
+def unpackaged(ask: Ask, family: str, files: tuple[File, ...]) -> Callable[[Kind], list[str]]:
+    """A function that returns the files of one of the kinds FROM_PACKAGES that no package brought."""
 
-    def ask_the_database(files: Iterable[File]) -> list[str]:
-        paths = sorted(str(file) for file in files)
-        if not paths:
-            return []
-        if family == "rpm":
-            said = ask(f"LC_ALL=C rpm -qf {shlex.join(paths)} 2>&1; true")
-            return re.findall(r"^file (.*) is not owned by any package$", said, re.MULTILINE)
-        # Packages may know /usr/bin/x as /bin/x, from before the two folders became one.
-        asked = [*paths, *(path.removeprefix("/usr") for path in paths if path.startswith("/usr"))]
-        said = ask(f"dpkg-query -S {shlex.join(asked)} 2>/dev/null; true")
-        owned = {line.partition(": ")[2].removeprefix("/usr") for line in said.splitlines()}
-        return [path for path in paths if path.removeprefix("/usr") not in owned]
+    def select(kind: Kind) -> list[str]:
+        strange = find_unpackaged(ask, family, files)
+        return sorted(file.path for file in files if kind(file) and file.path in strange)
 
-    return ask_the_database
+    return select
+
+
+def find_unpackaged(ask: Ask, family: str, files: tuple[File, ...]) -> set[str]:
+    """Return those of the files FROM_PACKAGES that no package brought."""
+    paths = sorted(file.path for file in files if any(kind(file) for kind in FROM_PACKAGES))
+    if not paths:
+        return set()
+    if family == "rpm":
+        said = ask(f"LC_ALL=C rpm -qf {shlex.join(paths)} 2>&1; true")
+        return set(re.findall(r"^file (.*) is not owned by any package$", said, re.MULTILINE))
+    # Packages may know /usr/bin/x as /bin/x, from before the two folders became one.
+    asked = [*paths, *(path.removeprefix("/usr") for path in paths if path.startswith("/usr"))]
+    said = ask(f"dpkg-query -S {shlex.join(asked)} 2>/dev/null; true")
+    owned = {line.partition(": ")[2].removeprefix("/usr") for line in said.splitlines()}
+    return {path for path in paths if path.removeprefix("/usr") not in owned}
 
 
 @pytest.fixture
@@ -317,7 +422,7 @@ def booted(ask: Ask) -> float:
 
 
 @pytest.fixture
-def systemd(ask: Ask) -> None:
+def systemd(programs: frozenset[str]) -> None:
     """Only where systemd is running."""
-    if ask("[ -d /run/systemd/system ] && echo yes || echo no") != "yes":
+    if "systemd" not in programs:
         pytest.skip("systemd is not running here")

@@ -12,10 +12,12 @@ GUARDS_OF_RPM = "openssh-server sudo shadow-utils pam glibc bash coreutils util-
 
 
 @pytest.mark.controls("V05", layers="LB")
-def test_guards_are_unchanged(ask: Ask, family: str) -> None:
+def test_guards_are_unchanged(ask: Ask, family: str, packages: dict[str, tuple[str, str]]) -> None:
     """The files of the packages that let people in are as the packages brought them; settings aside."""
     if family == "debian":
-        changed = ask(f"dpkg --verify $(dpkg-query -W -f '${{Package}}\\n' {GUARDS} 2>/dev/null) 2>/dev/null; true")
+        known = sorted(name for name in packages if name.partition(":")[0] in GUARDS.split())
+        assert known, "none of them is installed"
+        changed = ask(f"dpkg --verify {' '.join(known)} 2>/dev/null; true")
     else:
         changed = ask(f"for name in {GUARDS_OF_RPM}; do rpm -q $name >/dev/null && rpm -V --nomtime $name; done; true")
     lines = [line for line in changed.splitlines() if " c /" not in line and not line.startswith("missing")]

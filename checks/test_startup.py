@@ -1,19 +1,22 @@
 """What starts by itself: nothing that no package brought."""
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 
 import pytest
 
-from checks.fixtures import Ask, File
+from checks.fixtures import Ask, File, Kind, is_job, is_pam_module
 
 SPOOLS = ("/var/spool/cron", "/var/spool/at", "/var/spool/atjobs")
-JOBS = ("/etc/cron.d", "/etc/cron.hourly", "/etc/cron.daily", "/etc/cron.weekly", "/etc/cron.monthly")
 LOADED = ("/etc/ld.so.preload", "/etc/suid-debug", "/etc/ld.so.nohwcap.preload")
 LATE = ("/etc/rc.local", "/etc/rc.d/rc.local", "/etc/rc.d/rc.local.sh")
 LOOSE_PAM = r"""
 grep -rhsE -e '^[^#]*pam_exec\.so' -e '^[^#]*auth[[:space:]]+sufficient[[:space:]]+pam_permit\.so' /etc/pam.d; true
 """
-UNIT_PLACES = "/root/.config/systemd /home/*/.config/systemd /etc/systemd/user /etc/xdg/autostart"
+USER_UNIT = re.compile(
+    r"^(/root/\.config/systemd|/home/[^/]+/\.config/systemd|/etc/systemd/user|/etc/xdg/autostart)/.*\.(service|timer)$",
+    re.DOTALL,
+)
 
 
 @pytest.mark.controls("V04", "S17", layers="LB")
@@ -24,12 +27,9 @@ def test_no_user_has_jobs(files: tuple[File, ...]) -> None:
 
 
 @pytest.mark.controls("V04", layers="LB")
-def test_system_jobs_belong_to_packages(
-    files: tuple[File, ...], unpackaged: Callable[[Iterable[File]], list[str]]
-) -> None:
+def test_system_jobs_belong_to_packages(unpackaged: Callable[[Kind], list[str]]) -> None:
     """Each system job of cron came with a package."""
-    jobs = [one for one in files if one.under(*JOBS) and one.kind in "fl" and one.name != ".placeholder"]
-    assert unpackaged(jobs) == []
+    assert unpackaged(is_job) == []
 
 
 @pytest.mark.controls("V05", layers="LB")
@@ -45,10 +45,9 @@ def test_no_late_script(files: tuple[File, ...]) -> None:
 
 
 @pytest.mark.controls("V04", layers="LB")
-def test_no_user_units(ask: Ask) -> None:
+def test_no_user_units(files: tuple[File, ...]) -> None:
     """No user brings units of their own."""
-    found = ask(f"find {UNIT_PLACES} -name '*.service' -type f -o -name '*.timer' -type f 2>/dev/null; true")
-    assert found.splitlines() == []
+    assert [str(one) for one in files if one.kind == "f" and USER_UNIT.search(one.path)] == []
 
 
 @pytest.mark.controls("V05", layers="LB")
@@ -58,10 +57,7 @@ def test_pam_asks_no_stranger(ask: Ask) -> None:
 
 
 @pytest.mark.controls("V05", layers="LB")
-def test_pam_modules_belong_to_packages(
-    files: tuple[File, ...], unpackaged: Callable[[Iterable[File]], list[str]]
-) -> None:
+def test_pam_modules_belong_to_packages(files: tuple[File, ...], unpackaged: Callable[[Kind], list[str]]) -> None:
     """Each module of PAM came with a package."""
-    modules = [one for one in files if one.folder.endswith("/security") and one.name.endswith(".so")]
-    assert modules, "there is no module of PAM"
-    assert unpackaged(modules) == []
+    assert any(is_pam_module(file) for file in files), "there is no module of PAM"
+    assert unpackaged(is_pam_module) == []
