@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -24,6 +25,8 @@ TROUBLE = re.compile(
     re.IGNORECASE,
 )
 FINGERPRINTS = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+LOGINS_AT_ONCE = 4
+"""Fewer than sshd lets in at once before it drops some by chance (MaxStartups)."""
 LONGEST_LINE = 200
 MOST_LINES = 20
 
@@ -63,8 +66,15 @@ def plan_logins(spec: Spec, build_key: Key | None, launch_key: Key) -> tuple[Log
 
 
 def prove_logins(logins: Sequence[Login[Key]], can_log_in: Callable[[str, Key], bool]) -> tuple[Result, ...]:
-    """Return one result for each attempt. `can_log_in(user, key)` raises an AssayError when sshd could not be asked."""
-    return tuple(prove_login(login, can_log_in) for login in logins)
+    """Return one result for each attempt, those of who is welcome first.
+
+    `can_log_in(user, key)` raises an AssayError when sshd could not be asked. It is called from several threads: those
+    who should be refused try at the same time, before sshd has shut this address out for the first of them.
+    """
+    welcome = [prove_login(login, can_log_in) for login in logins if login.welcome]
+    strangers = [login for login in logins if not login.welcome]
+    with ThreadPoolExecutor(LOGINS_AT_ONCE, "login") as pool:
+        return (*welcome, *pool.map(lambda login: prove_login(login, can_log_in), strangers))
 
 
 def prove_login(login: Login[Key], can_log_in: Callable[[str, Key], bool]) -> Result:

@@ -1,10 +1,12 @@
+from threading import Barrier
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import GuestUnreachable
 from pipeline.report.evidence import Status
-from pipeline.verify.fresh_boot import clean_console, plan_logins, prove_console, prove_logins
+from pipeline.verify.fresh_boot import LOGINS_AT_ONCE, clean_console, plan_logins, prove_console, prove_logins
 from tests.verify.specs import make_spec
 
 GOOD = (
@@ -74,6 +76,26 @@ def test_everybody_is_tried_with_the_old_key(logins):
 def test_a_good_image_passes(logins):
     results = prove_logins(logins, lambda user, key: (user, key) == ("admin", "new"))
     assert {result.status for result in results} == {Status.PASS}
+
+
+def test_strangers_try_at_the_same_time_and_after_the_welcome(logins):
+    strangers = [login for login in logins if not login.welcome]
+    together = Barrier(min(len(strangers), LOGINS_AT_ONCE), timeout=30)
+    seen = []
+
+    def try_it(user, key):
+        seen.append((user, key))
+        if (user, key) == ("admin", "new"):
+            return True
+        if len(seen) <= 1 + together.parties:
+            together.wait()
+        return False
+
+    results = prove_logins(logins, try_it)
+    assert seen[0] == ("admin", "new")
+    assert [result.title for result in results] == [
+        f"{login.key_name} {'opens' if login.welcome else 'does not open'} the account {login.user}" for login in logins
+    ]
 
 
 def test_an_old_key_that_opens_fails(logins):
