@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,21 +210,41 @@ def name_recording(files: Iterable[Path], layer: str, subject: str) -> str:
     return f"{subject}-{layer}-{digest.hexdigest()[:16]}.json"
 
 
-def read_recording(path: Path) -> tuple[Asked, ...]:
-    """Return what was asked last time; nothing when there is no such file, or it cannot be read."""
+def read_recording(path: Path, facts: Mapping[str, str]) -> tuple[Asked, ...]:
+    """Return what was asked last time, with the facts of this build in place of those of the last one.
+
+    Without what asks for a fact that this build does not have. Nothing when there is no such file, or it cannot be
+    read.
+    """
     try:
-        return tuple(Asked(str(command), reads is True) for command, reads in json.loads(path.read_text()))
+        recorded = [(str(command), reads is True) for command, reads in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError):
         return ()
+    for name, value in facts.items():
+        recorded = [(command.replace(place_of(name), value), reads) for command, reads in recorded]
+    return tuple(Asked(command, reads) for command, reads in recorded if "\0" not in command)
 
 
-def write_recording(path: Path, asked: Sequence[Asked]) -> None:
-    """Keep what was asked, for the next time; readable by its owner only. A full or read-only disk does not matter."""
+def place_of(fact: str) -> str:
+    """Return what stands in a recorded command where the value of a fact was."""
+    return f"\0{fact}\0"
+
+
+def write_recording(path: Path, asked: Sequence[Asked], facts: Mapping[str, str]) -> None:
+    """Keep what was asked, for the next time; readable by its owner only. A full or read-only disk does not matter.
+
+    The facts of this build are left out: the next one has others.
+    """
+    recorded = [(one.command, one.reads) for one in asked]
+    for name, value in facts.items():
+        recorded = [
+            (command.replace(value, place_of(name)) if value else command, reads) for command, reads in recorded
+        ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_suffix(f".{os.getpid()}")
         draft.touch(mode=0o600)
-        draft.write_text(json.dumps([(one.command, one.reads) for one in asked]))
+        draft.write_text(json.dumps(recorded))
         draft.replace(path)
     except OSError:
         return

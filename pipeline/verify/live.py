@@ -93,7 +93,7 @@ def prove(
     proof = Proof(layer, progress)
     recording = recording_path(recordings, paths, layer, spec)
     with (
-        Ahead(shells, read_recording(recording)) as ahead,
+        Ahead(shells, read_recording(recording, expectations)) as ahead,
         start_checks(layer, spec, folder, expectations, paths) as (process, wire),
     ):
         try:
@@ -110,7 +110,7 @@ def prove(
             hint=f"read {folder_of(folder, layer)}/output.txt; the checks stand in {checks}",
         )
     if process.returncode in (0, 1) and not proof.lost:
-        write_recording(recording, ahead.asked)
+        write_recording(recording, ahead.asked, expectations)
     return tuple(proof.results)
 
 

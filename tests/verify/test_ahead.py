@@ -185,16 +185,24 @@ def test_any_text_can_be_judged(command):
 def test_a_recording_comes_back(tmp_path):
     asked = [Asked("a", True), Asked("b", False)]
     path = tmp_path / "new" / "recording.json"
-    write_recording(path, asked)
-    assert read_recording(path) == tuple(asked)
+    write_recording(path, asked, {})
+    assert read_recording(path, {}) == tuple(asked)
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_recording_asks_about_the_build_at_hand(tmp_path):
+    path = tmp_path / "recording.json"
+    write_recording(path, reads("grep i-1 /etc", "ls"), {"instance_id": "i-1", "machine_id": ""})
+    assert "i-1" not in path.read_text()
+    assert read_recording(path, {"instance_id": "i-2", "machine_id": ""}) == tuple(reads("grep i-2 /etc", "ls"))
+    assert read_recording(path, {}) == tuple(reads("ls"))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '[["a"]]', "null"])
 def test_a_damaged_recording_is_none(tmp_path, text):
     path = tmp_path / "recording.json"
     path.write_text(text)
-    assert read_recording(path) == ()
+    assert read_recording(path, {}) == ()
 
 
 def test_another_check_is_another_recording(tmp_path):
