@@ -134,13 +134,14 @@ class PortProxy:
         self.public_address, self.dial = public_address, dial
         self.may_connect, self.ports = may_connect, ports
         self.low_ports = may_bind_low_ports()
+        self.listening: set[int] = set()
         self.closed = threading.Event()
         self._doors: dict[int, Door] = {}
         threading.Thread(target=self._watch, name=f"proxy {public_address}", daemon=True).start()
 
     def open_ports(self) -> set[int]:
         """Return the guest's ports that accept connections now."""
-        return {port for port, door in list(self._doors.items()) if door.listening}
+        return set(self.listening)
 
     def close(self) -> None:
         """Stop listening and break every connection."""
@@ -172,7 +173,6 @@ class Door:
 
     def __init__(self, proxy: PortProxy, port: int) -> None:
         self.proxy, self.port = proxy, port
-        self.listening = False
         self.closed = threading.Event()
         self._pipes: set[socket.socket] = set()
         threading.Thread(target=self._run, name=f"port {proxy.public_address}:{port}", daemon=True).start()
@@ -189,9 +189,12 @@ class Door:
             if self._answers():
                 try:
                     with self._listen() as listener:
+                        self.proxy.listening.add(self.port)
                         self._serve(listener)
                 except OSError:
                     self.closed.wait(1.0)
+                finally:
+                    self.proxy.listening.discard(self.port)
             self.closed.wait(POLL_SECONDS)
 
     def _answers(self) -> bool:
@@ -214,23 +217,19 @@ class Door:
 
     def _serve(self, listener: socket.socket) -> None:
         """Accept until the guest's port stops answering or the door is closed."""
-        self.listening = True
-        try:
-            while not self.closed.is_set():
-                if not select.select([listener], [], [], POLL_SECONDS)[0]:
-                    continue
-                client, (source, _) = listener.accept()
-                if not self._allowed(source):
-                    refuse(client)
-                    continue
-                try:
-                    guest = self.proxy.dial(self.port)
-                except OSError:
-                    refuse(client)
-                    return
-                self._join(client, guest)
-        finally:
-            self.listening = False
+        while not self.closed.is_set():
+            if not select.select([listener], [], [], POLL_SECONDS)[0]:
+                continue
+            client, (source, _) = listener.accept()
+            if not self._allowed(source):
+                refuse(client)
+                continue
+            try:
+                guest = self.proxy.dial(self.port)
+            except OSError:
+                refuse(client)
+                return
+            self._join(client, guest)
 
     def _allowed(self, source: str) -> bool:
         try:
