@@ -255,13 +255,15 @@ def cloud_reset(_: Context) -> None:
 def test(_: Context, unit: bool = False, only: str = "") -> None:
     """Run the tests: the unit tests first, then the end-to-end tests on real guests."""
     selection = ["-k", only] if only else []
-    status = pytest("-m", "not end_to_end", *selection)
+    status = pytest("-m", "not end_to_end", *(selection or SIDE_BY_SIDE))
     if status in {0, NOTHING_COLLECTED if only else 0} and not unit:
         status = pytest("-m", "end_to_end", *selection)
     leave(status)
 
 
 NOTHING_COLLECTED = 5
+SIDE_BY_SIDE = ("--numprocesses=4", "--dist=loadfile")
+"""More processes than most machines have processors: the tests of sessions wait for deadlines much of the time."""
 
 
 def pytest(*arguments: str) -> int:
