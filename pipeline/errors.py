@@ -116,6 +116,13 @@ class ResidueFound(ProofFailed):
     exit_status = 41
 
 
+class BlockUnreadable(AssayError):
+    """A block of an image could not be read, or its checksum is wrong: what it holds is not known."""
+
+    exit_status = 42
+    default_hint = "scan again; when the same range fails again, make a new snapshot"
+
+
 class ReleaseFailed(AssayError):
     """Sharing failed; what was shared has been taken back."""
 
@@ -127,6 +134,27 @@ class ResourcesLeaked(AssayError):
 
     exit_status = 60
     default_hint = "run `invoke sweep`; if that fails too, remove the listed resources by hand"
+
+
+class JournalDamaged(AssayError):
+    """A journal has a line in its middle that cannot be read."""
+
+    exit_status = 61
+    default_hint = "what the build made is still found by its tags; move the journal away when nothing is left"
+
+
+class JournalInUse(AssayError):
+    """Another process writes this journal."""
+
+    exit_status = 62
+    default_hint = "a build or a sweep is at work: wait for its end"
+
+
+class JournalFailed(AssayError):
+    """The journal cannot be written: nothing more is made."""
+
+    exit_status = 63
+    default_hint = "make room on the disk of the builds' folder, and check that it can be written"
 
 
 class LocalCloudFailed(AssayError):

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.aws.wait import CLOCK, Clock
-from pipeline.errors import AssayError
+from pipeline.errors import AssayError, JournalDamaged, JournalFailed, JournalInUse
 from pipeline.interruption import uninterrupted
 from pipeline.process_identity import ProcessIdentity, this_process
 from pipeline.report.evidence import Leak, Resource
@@ -69,27 +69,6 @@ class Reading:
     cloud: str
     process: ProcessIdentity | None
     entries: tuple[Entry, ...]
-
-
-class JournalDamaged(AssayError):
-    """A journal has a line in its middle that cannot be read."""
-
-    exit_status = 61
-    default_hint = "what the build made is still found by its tags; move the journal away when nothing is left"
-
-
-class JournalInUse(AssayError):
-    """Another process writes this journal."""
-
-    exit_status = 62
-    default_hint = "a build or a sweep is at work: wait for its end"
-
-
-class JournalFailed(AssayError):
-    """The journal cannot be written: nothing more is made."""
-
-    exit_status = 63
-    default_hint = "make room on the disk of the builds' folder, and check that it can be written"
 
 
 class Journal(AbstractContextManager["Journal"]):

@@ -15,15 +15,13 @@ from pipeline.aws.instances import start_to_terminate
 from pipeline.aws.inventory import IMAGE, INSTANCE, REMOVERS, Possession, list_possessions, remove
 from pipeline.aws.session import Session
 from pipeline.aws.tags import is_expired, is_kept, is_resource_name
-from pipeline.errors import AssayError
-from pipeline.journal import Entry, Journal, JournalInUse, Reading, read_journal
+from pipeline.errors import AssayError, JournalInUse, ResourcesLeaked
+from pipeline.journal import Entry, Journal, Reading, read_journal
 from pipeline.process_identity import is_dead
 from pipeline.report.evidence import Leak
 
 JOURNALS = "*/journal.jsonl"
 """Under the folder of the builds."""
-LEAKED_STATUS = 60
-"""As ResourcesLeaked."""
 ORDER = tuple(REMOVERS)
 
 
@@ -63,7 +61,7 @@ class Swept:
     @property
     def exit_status(self) -> int:
         """0 when nothing that should be removed is left."""
-        return LEAKED_STATUS if self.leaks else 0
+        return ResourcesLeaked.exit_status if self.leaks else 0
 
 
 def stays(leak: Leak) -> str:

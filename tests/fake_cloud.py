@@ -74,3 +74,18 @@ def base_image(session: Session) -> images.Image:
     """Return the newest image of Debian's account."""
     found = session.client("ec2").describe_images(Owners=[DEBIAN_ACCOUNT])["Images"]
     return max(map(images.read_image, found), key=lambda image: image.creation_date)
+
+
+def holdings(session: Session) -> set[str]:
+    """Return all that is in the account, whatever its tags."""
+    ec2 = session.client("ec2")
+    instances = [one for page in ec2.describe_instances()["Reservations"] for one in page["Instances"]]
+    return {
+        *(one["InstanceId"] for one in instances if one["State"]["Name"] != "terminated"),
+        *(one["VolumeId"] for one in ec2.describe_volumes()["Volumes"]),
+        *(one["ImageId"] for one in ec2.describe_images(Owners=["self"])["Images"]),
+        *(one["SnapshotId"] for one in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]),
+        *(one["GroupId"] for one in ec2.describe_security_groups()["SecurityGroups"]),
+        *(one["KeyName"] for one in ec2.describe_key_pairs()["KeyPairs"]),
+        *(one["NetworkInterfaceId"] for one in ec2.describe_network_interfaces()["NetworkInterfaces"]),
+    }

@@ -11,8 +11,7 @@ from pipeline.report.evidence import Evidence
 from pipeline.share import read_report
 from pipeline.spec import load_spec
 from pipeline.stages import guests
-from tests.fake_cloud import FakeCloud, fake_cloud
-from tests.test_kill_matrix import holdings
+from tests.fake_cloud import FakeCloud, fake_cloud, holdings
 
 __all__ = ["fake_cloud"]
 pytestmark = pytest.mark.end_to_end

@@ -13,8 +13,8 @@ from botocore.exceptions import ReadTimeoutError
 from pipeline import journal as journal_module
 from pipeline.aws.session import cloud_errors
 from pipeline.aws.wait import Clock
-from pipeline.errors import CloudFailed, Interrupted
-from pipeline.journal import Journal, JournalDamaged, JournalFailed, JournalInUse, read_journal
+from pipeline.errors import CloudFailed, Interrupted, JournalDamaged, JournalFailed, JournalInUse
+from pipeline.journal import Journal, read_journal
 
 BUILD_ID = "20250131-235959-1a2b3c"
 REGION = "eu-central-1"

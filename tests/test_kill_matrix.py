@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.aws.session import Session
 from pipeline.journal import read_journal
 from pipeline.sweep import sweep_builds
-from tests.fake_cloud import FakeCloud, fake_cloud
+from tests.fake_cloud import FakeCloud, fake_cloud, holdings
 
 __all__ = ["fake_cloud"]
 pytestmark = pytest.mark.end_to_end
@@ -36,21 +35,6 @@ def run_builds(cloud: FakeCloud, builds: Path, positions: dict[str, Position]) -
     )
     answers = (line.split(maxsplit=3) for line in done.stdout.splitlines())
     return {build_id: end for build_id, _, _, end in answers}
-
-
-def holdings(session: Session) -> set[str]:
-    """Return all that is in the account, whatever its tags."""
-    ec2 = session.client("ec2")
-    instances = [one for page in ec2.describe_instances()["Reservations"] for one in page["Instances"]]
-    return {
-        *(one["InstanceId"] for one in instances if one["State"]["Name"] != "terminated"),
-        *(one["VolumeId"] for one in ec2.describe_volumes()["Volumes"]),
-        *(one["ImageId"] for one in ec2.describe_images(Owners=["self"])["Images"]),
-        *(one["SnapshotId"] for one in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]),
-        *(one["GroupId"] for one in ec2.describe_security_groups()["SecurityGroups"]),
-        *(one["KeyName"] for one in ec2.describe_key_pairs()["KeyPairs"]),
-        *(one["NetworkInterfaceId"] for one in ec2.describe_network_interfaces()["NetworkInterfaces"]),
-    }
 
 
 def kept(journal: Path) -> set[str]:

@@ -241,18 +241,7 @@ def wait_running(
     clock: Clock = CLOCK,
 ) -> Instance:
     """Wait until an instance runs. One that ends instead raises CloudFailed with the cloud's reason."""
-    return wait_until(
-        lambda: describe_instance(session, instance_id),
-        lambda instance: instance.state == "running",
-        what=instance_id,
-        region=session.region,
-        deadline_seconds=deadline_seconds,
-        progress=progress,
-        state=lambda instance: instance.state,
-        failed=lambda instance: instance.reason or instance.state if instance.state in ENDED else None,
-        missing_codes=MISSING,
-        clock=clock,
-    )
+    return wait_for_state(session, instance_id, "running", deadline_seconds, progress, clock, missing_codes=MISSING)
 
 
 def stop_instance(
@@ -278,15 +267,29 @@ def wait_stopped(
     clock: Clock = CLOCK,
 ) -> Instance:
     """Wait until an instance is stopped. One that ends instead raises CloudFailed: its disk is gone."""
+    return wait_for_state(session, instance_id, "stopped", deadline_seconds, progress, clock)
+
+
+def wait_for_state(
+    session: Session,
+    instance_id: str,
+    wanted: str,
+    deadline_seconds: float,
+    progress: Callable[[str], None] | None,
+    clock: Clock,
+    missing_codes: frozenset[str] = frozenset(),
+) -> Instance:
+    """Wait until an instance is in a state. One that ends instead raises CloudFailed with the cloud's reason."""
     return wait_until(
         lambda: describe_instance(session, instance_id),
-        lambda instance: instance.state == "stopped",
+        lambda instance: instance.state == wanted,
         what=instance_id,
         region=session.region,
         deadline_seconds=deadline_seconds,
         progress=progress,
         state=lambda instance: instance.state,
         failed=lambda instance: instance.reason or instance.state if instance.state in ENDED else None,
+        missing_codes=missing_codes,
         clock=clock,
     )
 

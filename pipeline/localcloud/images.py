@@ -17,6 +17,7 @@ from moto.core.utils import utcnow
 from moto.ec2.utils import random_ami_id
 
 from pipeline.localcloud.listing import matches, passes, take_page
+from pipeline.localcloud.permissions import Changes, Permission, permission_changes
 from pipeline.localcloud.refusals import Refused, not_found, required
 from pipeline.localcloud.volumes import VolumeBackend, VolumeHandlers
 
@@ -26,7 +27,6 @@ NAME = re.compile(r"[a-zA-Z0-9()\[\] ./\-'@_]{3,128}")
 NOT_PUBLIC = "You can't publicly share this image because block public access for AMIs is enabled in this Region."
 
 Mapping = dict[str, Any]
-Permission = dict[str, str]
 
 
 @dataclass
@@ -522,25 +522,15 @@ def meets(criterion: dict[str, Any], image: Image) -> bool:
     return deprecated is None or past <= datetime.timedelta(days=int(deprecated))
 
 
-def launch_permission_changes(params: Any) -> tuple[list[Permission], list[Permission]]:
-    """Return what a ModifyImageAttribute adds and removes, in the structured form and in that with OperationType.
-
-    Packer sends the structured form and the names beside it, without an OperationType: the names then say nothing.
-    """
-    structured = params.get("LaunchPermission") or {}
-    add, remove = list(structured.get("Add") or []), list(structured.get("Remove") or [])
+def launch_permission_changes(params: Any) -> Changes:
+    """Return what a ModifyImageAttribute adds and removes."""
     named = [
         *({"UserId": user} for user in params.get("UserIds") or []),
         *({"Group": group} for group in params.get("UserGroups") or []),
         *({"OrganizationArn": arn} for arn in params.get("OrganizationArns") or []),
         *({"OrganizationalUnitArn": arn} for arn in params.get("OrganizationalUnitArns") or []),
     ]
-    operation = params.get("OperationType")
-    if operation in ("add", "remove"):
-        (add if operation == "add" else remove).extend(named)
-    elif named and not structured:
-        raise Refused("InvalidParameterCombination", "OperationType must be add or remove")
-    return [dict(permission) for permission in add], [dict(permission) for permission in remove]
+    return permission_changes(params, "LaunchPermission", named)
 
 
 class ImageHandlers(VolumeHandlers):

@@ -19,6 +19,7 @@ from moto.ec2.utils import random_snapshot_id
 
 from pipeline.localcloud.backend import LocalHandlers, RegionBackend
 from pipeline.localcloud.listing import passes, take_page
+from pipeline.localcloud.permissions import Changes, permission_changes
 from pipeline.localcloud.refusals import Refused, not_found, required
 
 NOT_PUBLIC = "Public sharing of snapshots is blocked by the account's block public access setting in this Region."
@@ -356,20 +357,13 @@ class VolumeBackend(RegionBackend):
         snapshot.groups |= groups
 
 
-def volume_permission_changes(params: Any) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Return what a ModifySnapshotAttribute adds and removes, in both of its forms."""
-    structured = params.get("CreateVolumePermission") or {}
-    add, remove = list(structured.get("Add") or []), list(structured.get("Remove") or [])
+def volume_permission_changes(params: Any) -> Changes:
+    """Return what a ModifySnapshotAttribute adds and removes."""
     named = [
         *({"UserId": user} for user in params.get("UserIds") or []),
         *({"Group": group} for group in params.get("GroupNames") or []),
     ]
-    operation = params.get("OperationType")
-    if operation in ("add", "remove"):
-        (add if operation == "add" else remove).extend(named)
-    elif named and not structured:
-        raise Refused("InvalidParameterCombination", "OperationType must be add or remove")
-    return add, remove
+    return permission_changes(params, "CreateVolumePermission", named)
 
 
 def names_of(permissions: list[dict[str, str]], kind: str) -> set[str]:

@@ -65,14 +65,14 @@ def share_image(session: Session, image_id: str, snapshot_ids: tuple[str, ...], 
     named = Sharing(replace(wanted.launch, public=wanted.launch.public and before.launch.public), wanted.snapshots)
     try:
         apply(session, image_id, before, named)
-        require(session, image_id, named)
+        found = require(session, image_id, named)
         if wanted.launch.public and not before.launch.public:
             launch_permissions.grant_launch(session, image_id, LaunchPermissions(public=True))
-            require(session, image_id, wanted)
+            found = require(session, image_id, wanted)
     except BaseException as error:
         take_back(session, image_id, snapshot_ids, before, error)
         raise
-    return tuple(permission_results(read_sharing(session, image_id, snapshot_ids), wanted))
+    return tuple(permission_results(found, wanted))
 
 
 def apply(session: Session, image_id: str, current: Sharing, wanted: Sharing) -> None:
@@ -86,8 +86,11 @@ def apply(session: Session, image_id: str, current: Sharing, wanted: Sharing) ->
     launch_permissions.grant_launch(session, image_id, wanted.launch.without(current.launch))
 
 
-def require(session: Session, image_id: str, wanted: Sharing) -> None:
-    """Read the permissions back: that a call was accepted proves nothing. Raises ReleaseFailed on any difference."""
+def require(session: Session, image_id: str, wanted: Sharing) -> Sharing:
+    """Return the permissions as they are read back: that a call was accepted proves nothing.
+
+    Raises ReleaseFailed on any difference.
+    """
     found = read_sharing(session, image_id, tuple(wanted.snapshots))
     if differences := describe_changes(found, wanted):
         raise ReleaseFailed(
@@ -95,6 +98,7 @@ def require(session: Session, image_id: str, wanted: Sharing) -> None:
             resource=image_id,
             region=session.region,
         )
+    return found
 
 
 def take_back(

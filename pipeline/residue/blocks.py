@@ -15,19 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from pipeline.errors import AssayError, SpecInvalid
+from pipeline.errors import AssayError, BlockUnreadable, SpecInvalid
 
 BLOCK_SIZE = 512 * 1024
 """The block of EBS direct, in bytes."""
 
 QCOW2_MAGIC = b"QFI\xfb"
-
-
-class BlockUnreadable(AssayError):
-    """A block of an image could not be read, or its checksum is wrong: what it holds is not known."""
-
-    exit_status = 42
-    default_hint = "scan again; when the same range fails again, make a new snapshot"
 
 
 class BlockSource(Protocol):

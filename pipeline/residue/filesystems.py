@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pipeline.residue.blocks import BlockSource, BlockUnreadable
+from pipeline.errors import BlockUnreadable
+from pipeline.residue.blocks import BlockSource
 
 SECTOR = 512
 CACHED_BLOCKS = 12

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import AssayError
+from pipeline.errors import AssayError, BlockUnreadable
 from pipeline.report.evidence import Status
-from pipeline.residue.blocks import BlockUnreadable, RawFile, open_image
+from pipeline.residue.blocks import RawFile, open_image
 from pipeline.residue.proof import prove_raw
 from pipeline.residue.secrets import build_secrets
 
