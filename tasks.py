@@ -150,6 +150,53 @@ def share(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC, dry_run: 
 
 @task(
     help={
+        "host": "USER@HOST or USER@HOST:PORT; the user may use sudo without a password, or is root",
+        "spec": SPEC_HELP,
+        "key": "the private key to log in with (default: the keys of your ssh agent)",
+        "host-key": "the host's public key (default: what known_hosts has; none is accepted on first use)",
+        "yes": "make the changes; without it, only show them",
+        "dry-run": "only show what would change; this is the default",
+        "json": "print the report as JSON",
+    }
+)
+def harden(
+    _: Context,
+    host: str,
+    spec: str = DEFAULT_SPEC,
+    key: str = "",
+    host_key: str = "",
+    yes: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Hold a running host against a spec's hardening, and apply it with --yes. Nothing is scrubbed."""
+    with errors_explained():
+        from getpass import getpass
+
+        from pipeline import apply
+        from pipeline.report.console import Console
+        from pipeline.spec import load_spec
+
+        loaded, named = load_spec(ROOT / spec), apply.parse_host(host)
+        console = Console(quiet=json)
+        line = console.start_stage("harden")
+        report = apply.harden_host(
+            loaded,
+            named,
+            apply.choose_credential(key, lambda: getpass(f"passphrase of {key}: ")),
+            apply.find_host_keys(named, host_key),
+            dry_run=dry_run or not yes,
+            progress=lambda title, done, total: console.progress(line, title, done, total),
+        )
+        console.table(report.summary, apply.COLUMNS, report.as_rows())
+        if json:
+            print(report.as_json())
+        if report.problem:
+            raise report.problem
+
+
+@task(
+    help={
         "spec": "the spec whose cloud and region are swept",
         "dry-run": "only show what would be removed",
     }
@@ -175,14 +222,22 @@ def sweep(_: Context, spec: str = DEFAULT_SPEC, dry_run: bool = False) -> None:
         "snapshot": "a snapshot of the spec's cloud and region",
         "spec": SPEC_HELP,
         "json": "print the report as JSON",
+        "sarif": "write the findings as SARIF 2.1.0 into this file",
     }
 )
 def scan(
-    _: Context, image: str = "", ami: str = "", snapshot: str = "", spec: str = DEFAULT_SPEC, json: bool = False
+    _: Context,
+    image: str = "",
+    ami: str = "",
+    snapshot: str = "",
+    spec: str = DEFAULT_SPEC,
+    json: bool = False,
+    sarif: str = "",
 ) -> None:
     """Search every block of a disk for keys, credentials, histories and logs; nothing is launched."""
     with errors_explained():
         from pipeline import scan as scanning
+        from pipeline.files import write_atomically
         from pipeline.options import open_cloud
         from pipeline.report.console import Console
         from pipeline.spec import load_spec
@@ -197,6 +252,8 @@ def scan(
             lambda text, done, total: console.progress(line, text, done, total),
         )
         console.pause()
+        if sarif:
+            write_atomically(Path(sarif), scanning.as_sarif(reports))
         if json:
             from json import dumps
 
@@ -294,5 +351,5 @@ def lint(_: Context) -> None:
 
 
 cloud = Collection("cloud", cloud_start, cloud_stop, cloud_status, cloud_reset)
-namespace = Collection(build, plan, verify, scan, share, sweep, test, bench, lint, cloud)
+namespace = Collection(build, plan, verify, scan, harden, share, sweep, test, bench, lint, cloud)
 os.environ.setdefault("PYTHONUNBUFFERED", "1")

@@ -83,7 +83,7 @@ class GuestUnreachable(AssayError):
 
 
 class HostKeyMismatch(GuestUnreachable):
-    """The guest shows another host key than the one that its console printed (H28)."""
+    """The guest shows another host key than the one that is known of it (H28)."""
 
     exit_status = 21
     default_hint = "somebody may sit between you and the instance: do not connect by hand; build again"
@@ -101,6 +101,13 @@ class StepFailed(AssayError):
 
     exit_status = 30
     default_hint = "the report in the build's folder has the step's output"
+
+
+class ChangesNeeded(AssayError):
+    """A host is not as the spec says; nothing was changed, because nobody asked for it."""
+
+    exit_status = 31
+    default_hint = "read the list; `--yes` makes the changes"
 
 
 class ProofFailed(AssayError):

@@ -1,7 +1,7 @@
 """The way into a guest: one ssh connection, a pinned host key, a key of the build's own. The only importer of paramiko.
 
-Nothing here trusts a host key on first use, asks an agent, or looks for keys in somebody's home. Everything has a
-deadline. A user who is not root works through `sudo -n`.
+Nothing here trusts a host key on first use or looks for keys in somebody's home, and an agent is asked only where the
+caller says so. Everything has a deadline. A user who is not root works through `sudo -n`.
 """
 
 import base64
@@ -88,13 +88,38 @@ class LoginRefused(Exception):
 
 
 @dataclass(frozen=True)
+class AgentKeys:
+    """The keys of the operator's ssh agent, offered in its order. The private halves stay with the agent."""
+
+
+def count_agent_keys() -> int:
+    """Return how many keys the operator's ssh agent holds; 0 also where there is no agent."""
+    with agent_keys() as keys:
+        return len(keys)
+
+
+@contextmanager
+def agent_keys() -> Iterator[tuple[paramiko.AgentKey, ...]]:
+    """Yield the agent's keys; they work only while the connection to it is open."""
+    try:
+        agent = paramiko.Agent()
+    except (OSError, paramiko.SSHException):
+        yield ()
+        return
+    try:
+        yield agent.get_keys()
+    finally:
+        agent.close()
+
+
+@dataclass(frozen=True)
 class Login:
     """Everything that a connection needs, and needs again when it breaks."""
 
     connector: Connector
     user: str
-    credential: KeyPair | Secret | None
-    """A key, a password, or nothing at all."""
+    credential: KeyPair | AgentKeys | Secret | None
+    """A key, an agent's keys, a password, or nothing at all."""
     host_keys: tuple[str, ...]
     resource: str | None = None
     region: str | None = None
@@ -112,33 +137,35 @@ class Login:
 def connect(
     connector: Connector,
     user: str,
-    key: KeyPair,
+    key: KeyPair | AgentKeys,
     host_keys: tuple[str, ...],
     deadline_seconds: float,
     *,
     resource: str | None = None,
     region: str | None = None,
+    refusals_seconds: float = REFUSALS_SECONDS,
 ) -> "Shell":
     """Return a shell on the guest, waiting until it has booted so far that it lets us in.
 
-    `host_keys` are OpenSSH public keys from the guest's console; nothing else is accepted (H28). Raises HostKeyMismatch
-    at once, and GuestUnreachable after the deadline or after a minute of refused logins.
+    `host_keys` are OpenSSH public keys that are known from elsewhere, as the guest's console; nothing else is accepted
+    (H28). Raises HostKeyMismatch at once, and GuestUnreachable after the deadline or after `refusals_seconds` (more
+    than 0) of refused logins.
     """
     login = Login(connector, user, key, host_keys, resource, region)
-    return Shell(login, open_transport(login, deadline_seconds))
+    return Shell(login, open_transport(login, deadline_seconds, refusals_seconds))
 
 
 def can_log_in(
     connector: Connector,
     user: str,
-    credential: KeyPair | Secret | None,
+    credential: KeyPair | AgentKeys | Secret | None,
     host_keys: tuple[str, ...],
     deadline_seconds: float = ATTEMPT_SECONDS,
     *,
     resource: str | None = None,
     region: str | None = None,
 ) -> bool:
-    """Return whether the guest lets a user in by a key, a password, or nothing at all (None).
+    """Return whether the guest lets a user in by a key, an agent's keys, a password, or nothing (None).
 
     A refusal is sshd's own answer, nothing less. Raises GuestUnreachable when there was no answer, and HostKeyMismatch.
     """
@@ -233,7 +260,7 @@ def mismatch(login: Login, pinned: set[tuple[str, bytes]], shown: str) -> HostKe
     """Return the error, with the fingerprints on both sides."""
     expected = ", ".join(f"{line.split()[0]} {fingerprint(line)}" for line in login.host_keys)
     return HostKeyMismatch(
-        f"the guest shows {shown} as its host key; its console printed {expected}",
+        f"the guest shows {shown} as its host key; known is {expected}",
         **login.about,
     )
 
@@ -251,6 +278,8 @@ def authenticate(transport: GuestTransport, login: Login, ends: float) -> None:
         match login.credential:
             case KeyPair(private_openssh=secret):
                 left = transport.auth_publickey(login.user, load_key(secret))
+            case AgentKeys():
+                left = offer_agent_keys(transport, login.user)
             case Secret(reveal=password):
                 left = transport.auth_password(login.user, password)
             case None:
@@ -262,6 +291,23 @@ def authenticate(transport: GuestTransport, login: Login, ends: float) -> None:
         raise
     if left:
         raise LoginRefused(f"it also wants {', '.join(left)}")
+
+
+def offer_agent_keys(transport: GuestTransport, user: str) -> list[str]:
+    """Log in with the first of the agent's keys that the guest accepts; return what it wants besides.
+
+    Raises AuthenticationException when it accepts none of them.
+    """
+    refusal = paramiko.AuthenticationException("the ssh agent holds no key")
+    with agent_keys() as keys:
+        for key in keys:
+            try:
+                return list(transport.auth_publickey(user, key))
+            except paramiko.AuthenticationException as error:
+                if not transport.is_active():
+                    raise
+                refusal = error
+    raise refusal
 
 
 def load_key(private: Secret) -> paramiko.PKey:

@@ -100,7 +100,7 @@ def remove_leavers(spec: Spec) -> Step:
     launch = [spec.image.launch_user] if spec.image.launch_user else []
     kept = " ".join([*(user.name for user in spec.users), spec.ssh.user, *launch])
     variables = assign(kept=kept, sudo_folder=SUDO_FOLDER) + FIND_LEAVERS
-    test = f'{variables}[ -z "$(leavers)" ]'
+    test = f'{variables}found=$(leavers)\nif [ -n "$found" ]; then echo "they are:" $found; exit 1; fi'
     title = "remove login users that the spec does not name"
     return Step("users", ("H11",), title, variables + REMOVE_LEAVERS, test)
 

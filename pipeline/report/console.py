@@ -7,7 +7,7 @@ each thing that happens. Quiet: nothing. All text is taken as it is: no markup, 
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TextIO
@@ -134,6 +134,21 @@ class Console:
                 self._rich.print(Text(make_visible(text)))
             else:
                 self._print_plain("", make_visible(text))
+
+    def table(self, title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+        """Print a table of texts; without a terminal, a line for each row, so that nothing is cut off."""
+        with self._lock:
+            self.pause()
+            if not self._live_wanted:
+                lines = ["  ".join(filter(None, map(make_visible, row))) for row in rows]
+                self._rich.print(Text("\n".join((make_visible(title), *lines))), soft_wrap=True)
+                return
+            table = Table(
+                *columns, box=SIMPLE_HEAD, title=make_visible(title), title_justify="left", title_style="bold"
+            )
+            for row in rows:
+                table.add_row(*(Text(make_visible(cell)) for cell in row))
+            self._rich.print(table)
 
     def ask(self, question: str, choices: tuple[str, ...], default: str) -> str:
         """Return what the user chose; the default where nobody sits at a terminal."""
