@@ -13,6 +13,7 @@ from pipeline.files import write_atomically
 from pipeline.report.console import Console, StageLine
 from pipeline.report.evidence import BaseImage, Evidence, Finding, Image, Leak, Resource, Result, Stage, Status
 from pipeline.report.render import failed_results, render_json, render_junit
+from pipeline.report.sarif import examined_by, render_sarif
 
 LATEST = "latest"
 NOT_FINISHED = "the build has not finished"
@@ -163,11 +164,12 @@ class Recorder:
             return self._evidence.model_copy(update=recorded)
 
     def write(self) -> Evidence:
-        """Write report.json and junit.xml, each as a whole or not at all, and return what they say."""
+        """Write report.json, junit.xml and report.sarif, each as a whole or not at all; return what they say."""
         with self._lock:
             evidence = self.evidence()
             write_atomically(self.folder / "report.json", render_json(evidence))
             write_atomically(self.folder / "junit.xml", render_junit(evidence))
+            write_atomically(self.folder / "report.sarif", render_sarif([examined_by(evidence)]))
             return evidence
 
     def finish(self, error: BaseException | None = None) -> Evidence:

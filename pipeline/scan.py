@@ -7,6 +7,7 @@ from pipeline.aws import images
 from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.session import Session
 from pipeline.errors import SpecInvalid
+from pipeline.report.sarif import Examined, render_sarif
 from pipeline.residue.proof import Progress
 from pipeline.residue.scan import ScanReport, scan_image, scan_source
 
@@ -41,6 +42,13 @@ def describe(name: str, report: ScanReport) -> list[str]:
         ),
         f"  {len(report.findings)} findings",
     ]
+
+
+def as_sarif(reports: dict[str, ScanReport]) -> str:
+    """Return the reports as a SARIF 2.1.0 file, with a run for each disk."""
+    return render_sarif(
+        [Examined(name, report.results, report.findings, report.digest) for name, report in reports.items()]
+    )
 
 
 def as_json(reports: dict[str, ScanReport]) -> dict[str, object]:
