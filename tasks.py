@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
+
+if TYPE_CHECKING:
+    from pipeline.audit.findings import Line
 
 ROOT = Path(__file__).resolve().parent
 BUILDS = Path(os.environ.get("ASSAY_BUILDS") or ROOT / "builds")
@@ -265,6 +268,78 @@ def scan(
             report.require_clean(name)
 
 
+REGIONS_HELP = "regions with commas, or all that are enabled (default: the spec's)"
+
+
+@task(
+    name="network",
+    help={
+        "spec": "the spec whose cloud is looked at",
+        "regions": REGIONS_HELP,
+        "public-ports": "ports that may be open to the world, with commas",
+        "revoke": "kinds of rules to revoke, with commas: world, stale, wide; without --yes only a dry run",
+        "yes": "revoke what --revoke names",
+        "json": "print the lines as JSON",
+    },
+)
+def audit_network(
+    _: Context,
+    spec: str = DEFAULT_SPEC,
+    regions: str = "",
+    public_ports: str = "80,443",
+    revoke: str = "",
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Find rules that are open to the world, stale or over-wide, and what else is left in the network; revoke them."""
+    with errors_explained():
+        from pipeline import options
+        from pipeline.audit import findings, network
+        from pipeline.spec import load_spec
+
+        kinds, ports = options.parse_kinds(revoke), options.parse_ports(public_ports)
+        session = options.open_cloud(load_spec(ROOT / spec), start_local_cloud)
+        chosen = options.choose_regions(session, regions)
+        audit = network.audit_network(session, chosen, public_ports=ports)
+        show_audit(audit.lines, json)
+        for line in network.revoke(session, audit, kinds, dry_run=not yes) if kinds else ():
+            print(line, file=sys.stderr if json else sys.stdout)
+        if kinds and yes:
+            audit = network.audit_network(session, chosen, public_ports=ports)
+        findings.require_sound(audit.lines)
+
+
+@task(
+    name="account",
+    help={
+        "spec": "the spec whose cloud is looked at",
+        "regions": REGIONS_HELP,
+        "json": "print the lines as JSON",
+    },
+)
+def audit_account(_: Context, spec: str = DEFAULT_SPEC, regions: str = "", json: bool = False) -> None:
+    """Find what is unsound in the account: root user, MFA, passwords, keys, the bill, the regions' settings."""
+    with errors_explained():
+        from pipeline import options
+        from pipeline.audit import account, findings
+        from pipeline.spec import load_spec
+
+        loaded = load_spec(ROOT / spec)
+        session = options.open_cloud(loaded, start_local_cloud)
+        lines = account.audit_account(
+            session, options.choose_regions(session, regions), shares_publicly=loaded.share.public
+        )
+        show_audit(lines, json)
+        findings.require_sound(lines)
+
+
+def show_audit(lines: "tuple[Line, ...]", json: bool) -> None:
+    """Print the lines of an audit, as JSON or as a table."""
+    from pipeline.audit.findings import as_json, as_table
+
+    print(as_json(lines) if json else "\n".join(as_table(lines)))
+
+
 def local_cloud(*arguments: str) -> int:
     """Run the local cloud's own command, a process and a house of its own, and return its exit status."""
     return subprocess.run([sys.executable, "-m", "pipeline.localcloud", *arguments], cwd=ROOT, check=False).returncode
@@ -350,6 +425,7 @@ def lint(_: Context) -> None:
     leave(1 if failed else 0)
 
 
+audit = Collection("audit", audit_account, audit_network)
 cloud = Collection("cloud", cloud_start, cloud_stop, cloud_status, cloud_reset)
-namespace = Collection(build, plan, verify, scan, harden, share, sweep, test, bench, lint, cloud)
+namespace = Collection(build, plan, verify, scan, harden, share, sweep, test, bench, lint, audit, cloud)
 os.environ.setdefault("PYTHONUNBUFFERED", "1")

@@ -164,6 +164,20 @@ class JournalFailed(AssayError):
     default_hint = "make room on the disk of the builds' folder, and check that it can be written"
 
 
+class AuditFailed(AssayError):
+    """Something in the account or its network is not as it should be."""
+
+    exit_status = 80
+    default_hint = "every line that fails says what; `--json` gives the same to a program"
+
+
+class AuditIncomplete(AssayError):
+    """Nothing failed, but something could not be asked: that is not a pass."""
+
+    exit_status = 81
+    default_hint = "`invoke iam.policy --task=audit` prints the permissions that an audit needs"
+
+
 class LocalCloudFailed(AssayError):
     """The embedded EC2 could not be started or did not answer."""
 

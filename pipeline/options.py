@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import SpecInvalid
 
 if TYPE_CHECKING:
+    from pipeline.audit.network import Kind
     from pipeline.aws.session import Session
     from pipeline.spec import Spec
 
@@ -26,6 +27,42 @@ def parse_on_error(text: str) -> OnError:
     except ValueError:
         choices = ", ".join(OnError)
         raise SpecInvalid(f"--on-error={text} is not known", hint=f"one of: {choices}") from None
+
+
+def choose_regions(session: "Session", text: str) -> tuple[str, ...]:
+    """Return the regions that `--regions` names: a list with commas, `all` that are enabled, or the session's own.
+
+    Raises SpecInvalid with every region that does not exist or is not enabled for the account.
+    """
+    from pipeline.aws.region_settings import enabled_regions
+
+    if not text:
+        return (session.region,)
+    enabled = enabled_regions(session)
+    if text == "all":
+        return enabled
+    named = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if wrong := tuple(f"{name}: not a region that this account may use" for name in named if name not in enabled):
+        raise SpecInvalid("--regions is refused", wrong, hint=f"one of: {', '.join(enabled)}, or all")
+    return named
+
+
+def parse_ports(text: str) -> frozenset[int]:
+    """Return the ports of a list with commas. Raises SpecInvalid with every one that is none."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if wrong := tuple(part for part in parts if not (part.isdecimal() and 0 < int(part) < 65536)):
+        raise SpecInvalid("these are no ports", wrong, hint="numbers from 1 to 65535, with commas")
+    return frozenset(map(int, parts))
+
+
+def parse_kinds(text: str) -> "frozenset[Kind]":
+    """Return the kinds of rules that `--revoke` names. Raises SpecInvalid with every one that is not known."""
+    from pipeline.audit.network import Kind
+
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if wrong := tuple(part for part in parts if part not in set(Kind)):
+        raise SpecInvalid("--revoke does not know", wrong, hint=f"any of: {', '.join(Kind)}")
+    return frozenset(map(Kind, parts))
 
 
 def open_cloud(spec: "Spec", start_local_cloud: Callable[[], dict[str, str]]) -> "Session":

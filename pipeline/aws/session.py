@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_ebs.client import EBSClient
     from mypy_boto3_ec2.client import EC2Client
+    from mypy_boto3_iam.client import IAMClient
+    from mypy_boto3_kms.client import KMSClient
     from mypy_boto3_ssm.client import SSMClient
     from mypy_boto3_sts.client import STSClient
 
-ServiceName = Literal["ec2", "ebs", "sts", "ssm"]
+ServiceName = Literal["ec2", "ebs", "sts", "ssm", "iam", "kms", "cloudwatch", "sns", "service-quotas"]
 
 ATTEMPTS = 8
 """Of one call, in botocore's standard mode: throttling, 5xx and broken connections are tried again, with jitter."""
@@ -59,6 +61,10 @@ THROTTLING_CODES = frozenset(
         "TooManyRequestsException",
     }
 )
+DENIED_CODES = frozenset(
+    {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "AuthorizationError", "InvalidAction"}
+)
+"""The caller lacks the permission, or this cloud lacks the call."""
 HINTS = {
     "UnauthorizedOperation": "grant the caller the permission for this call",
     "AccessDenied": "grant the caller the permission for this call",
@@ -93,6 +99,12 @@ class Session:
     def client(self, name: Literal["ssm"], *, once: bool = False) -> "SSMClient": ...
     @overload
     def client(self, name: Literal["sts"], *, once: bool = False) -> "STSClient": ...
+    @overload
+    def client(self, name: Literal["iam"], *, once: bool = False) -> "IAMClient": ...
+    @overload
+    def client(self, name: Literal["kms"], *, once: bool = False) -> "KMSClient": ...
+    @overload
+    def client(self, name: Literal["cloudwatch", "sns", "service-quotas"], *, once: bool = False) -> Any: ...  # noqa: ANN401 -- no stubs
 
     def client(self, name: ServiceName, *, once: bool = False) -> Any:
         """Return the client of a service. With `once` it never repeats a call: for calls that make a thing twice."""
@@ -297,6 +309,11 @@ def is_connection_error(error: BaseException) -> bool:
     from botocore.exceptions import ConnectionError, HTTPClientError
 
     return isinstance(error, (ConnectionError, HTTPClientError))
+
+
+def is_denied(error: BaseException | None) -> bool:
+    """Return whether the caller may not ask: what was asked about is then not known."""
+    return error_code(error) in DENIED_CODES
 
 
 def answer_lost(error: BaseException | None) -> bool:

@@ -1,0 +1,53 @@
+"""What the command line says is refused with every mistake at once, and its remedy."""
+
+import pytest
+
+from pipeline.audit.network import Kind
+from pipeline.aws import region_settings
+from pipeline.errors import SpecInvalid
+from pipeline.options import choose_regions, parse_kinds, parse_ports
+
+
+class Frankfurt:
+    region = "eu-central-1"
+
+
+@pytest.fixture(autouse=True)
+def regions(monkeypatch):
+    statuses = {"eu-central-1": "opt-in-not-required", "eu-south-1": "opted-in", "ap-east-1": "not-opted-in"}
+    monkeypatch.setattr(region_settings, "read_regions", lambda _: statuses)
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("", ("eu-central-1",)),
+        ("all", ("eu-central-1", "eu-south-1")),
+        ("eu-south-1, eu-central-1,eu-south-1", ("eu-south-1", "eu-central-1")),
+    ],
+)
+def test_regions_are_chosen_by_name(text, chosen):
+    assert choose_regions(Frankfurt(), text) == chosen
+
+
+def test_every_region_that_cannot_be_used_is_named():
+    with pytest.raises(SpecInvalid) as raised:
+        choose_regions(Frankfurt(), "eu-central-1,ap-east-1,mars-1")
+    assert [problem.split(":")[0] for problem in raised.value.problems] == ["ap-east-1", "mars-1"]
+    assert "eu-south-1" in raised.value.describe()
+
+
+def test_ports_and_kinds_are_read():
+    assert parse_ports("80, 443") == {80, 443}
+    assert parse_ports("") == frozenset()
+    assert parse_kinds("world,stale") == {Kind.WORLD, Kind.STALE}
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "wrong"),
+    [(parse_ports, "80,0,http,65536", ("0", "http", "65536")), (parse_kinds, "world,all,wide", ("all",))],
+)
+def test_all_mistakes_are_named_at_once(parse, text, wrong):
+    with pytest.raises(SpecInvalid) as raised:
+        parse(text)
+    assert raised.value.problems == wrong
