@@ -159,6 +159,7 @@ def share(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC, dry_run: 
         "host-key": "the host's public key (default: what known_hosts has; none is accepted on first use)",
         "yes": "make the changes; without it, only show them",
         "dry-run": "only show what would change; this is the default",
+        "remove-users": "also remove login users that the spec does not name, with all that they own",
         "json": "print the report as JSON",
     }
 )
@@ -170,6 +171,7 @@ def harden(
     host_key: str = "",
     yes: bool = False,
     dry_run: bool = False,
+    remove_users: bool = False,
     json: bool = False,
 ) -> None:
     """Hold a running host against a spec's hardening, and apply it with --yes. Nothing is scrubbed."""
@@ -189,6 +191,7 @@ def harden(
             apply.choose_credential(key, lambda: getpass(f"passphrase of {key}: ")),
             apply.find_host_keys(named, host_key),
             dry_run=dry_run or not yes,
+            remove_users=remove_users,
             progress=lambda title, done, total: console.progress(line, title, done, total),
         )
         console.table(report.summary, apply.COLUMNS, report.as_rows())

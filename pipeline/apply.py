@@ -148,14 +148,16 @@ def harden_host(
     host_keys: tuple[str, ...],
     *,
     dry_run: bool = True,
+    remove_users: bool = False,
     progress: Progress = lambda title, done, total: None,
 ) -> Report:
     """Hold a host against the hardening of a spec; change it where it differs, unless it is a dry run.
 
-    The user who logs in stays welcome, with the key that works now. Raises SpecInvalid, GuestUnreachable,
+    The user who logs in stays welcome, with the key that works now. Other login users stay too, unless `remove_users`
+    and the spec say otherwise: what they own cannot be brought back. Raises SpecInvalid, GuestUnreachable,
     HostKeyMismatch and GuestFailed while nothing has been done; whatever goes wrong later is in the report.
     """
-    spec = with_login_user(spec, host, dry_run=dry_run)
+    spec = for_running_host(spec, host, dry_run=dry_run, remove_users=remove_users)
     shell = connect(
         DirectConnector(host.address, host.port),
         host.user,
@@ -264,10 +266,11 @@ def settle_sshd(
     )
 
 
-def with_login_user(spec: Spec, host: Host, *, dry_run: bool) -> Spec:
+def for_running_host(spec: Spec, host: Host, *, dry_run: bool, remove_users: bool = False) -> Spec:
     """Return the spec with the one who logs in here as its login user, who is let in and keeps their keys.
 
-    Raises SpecInvalid where the change would shut that user out for good: root, where the spec forbids root's login.
+    Nobody's account is removed but on demand. Raises SpecInvalid where the change would shut the user out for good:
+    root, where the spec forbids root's login.
     """
     sshd = spec.harden.sshd
     if host.user == "root" and not dry_run and sshd and sshd.permit_root_login == "no":
@@ -276,7 +279,10 @@ def with_login_user(spec: Spec, host: Host, *, dry_run: bool) -> Spec:
             resource=str(host),
             hint="log in as a user who may use sudo, or set permit_root_login to prohibit-password",
         )
-    return spec.model_copy(update={"ssh": spec.ssh.model_copy(update={"user": host.user, "port": host.port})})
+    ssh = spec.ssh.model_copy(update={"user": host.user, "port": host.port})
+    leavers_go = remove_users and spec.harden.remove_other_users
+    harden = spec.harden.model_copy(update={"remove_other_users": leavers_go})
+    return spec.model_copy(update={"ssh": ssh, "harden": harden})
 
 
 def require_root(shell: Shell, host: Host) -> None:

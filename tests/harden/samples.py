@@ -108,7 +108,8 @@ class Debian:
             assert process.stdin and process.stdout
             process.stdin.write(program.text)
             process.stdin.flush()
-            reader, results = RecordReader(program), []
+            reader = RecordReader(program)
+            results: list[StepResult] = []
             while not reader.finished:
                 line = process.stdout.readline()
                 assert line, "the program ended too early"
