@@ -130,6 +130,13 @@ class BlockUnreadable(AssayError):
     default_hint = "scan again; when the same range fails again, make a new snapshot"
 
 
+class DiskNotRewritable(AssayError):
+    """A disk holds what is not understood well enough to tell what is free on it: nothing is rewritten (S22)."""
+
+    exit_status = 43
+    default_hint = "set `scrub.free_space: in-place` in the spec"
+
+
 class ReleaseFailed(AssayError):
     """Sharing failed; what was shared has been taken back."""
 
