@@ -1,9 +1,9 @@
-"""What the metadata service tells this instance, asked as root with a session token (IMDSv2)."""
+"""What the metadata service tells this instance, asked as root with a session token (IMDSv2), and who reaches it."""
 
 import pytest
 
 from checks.fixtures import Ask
-from pipeline.spec import Spec
+from pipeline.spec import MetadataOptions, Spec
 
 METADATA = r"""
 set -f
@@ -17,7 +17,22 @@ curl -s -m 10 -w '\n%{http_code}\n' -H "X-aws-ec2-metadata-token: $3" $at/meta-d
 """Prints the status without a token, the product codes, and the status that they came with. Two programs, not five."""
 
 
-@pytest.fixture(autouse=True)
+REACHED = r"""
+at=http://169.254.169.254/latest/meta-data/
+answer() { "$@" curl -s -m 5 -o /dev/null -w '%%{http_code}\n' $at; }
+for user in %s; do
+  case $user in
+  root) answer ;;
+  nobody) answer setpriv --reuid=65534 --regid=65534 --clear-groups ;;
+  *) answer setpriv --reuid=$user --regid=65534 --clear-groups ;;
+  esac
+done
+"""
+"""Prints a status for each user; 000 for those who are not let through. Nobody becomes a user by way of PAM, which
+would write it down."""
+
+
+@pytest.fixture
 def curl(programs: frozenset[str]) -> None:
     """Only where the question can be asked."""
     if "curl" not in programs:
@@ -25,9 +40,42 @@ def curl(programs: frozenset[str]) -> None:
 
 
 @pytest.fixture
-def answers(ask: Ask) -> list[str]:
+def wanted(spec: Spec) -> MetadataOptions:
+    """What the spec says of who reaches the metadata service."""
+    if spec.harden.metadata is None:
+        pytest.skip("the spec leaves the metadata service open to all (harden.metadata)")
+    return spec.harden.metadata
+
+
+@pytest.fixture
+def answers(ask: Ask, spec: Spec, curl: None) -> list[str]:
     """What the metadata service said, in words."""
+    if is_closed_after_boot(spec):
+        pytest.skip("nobody reaches the metadata service once an instance is up (harden.metadata)")
     return ask(METADATA).split()
+
+
+def is_closed_after_boot(spec: Spec) -> bool:
+    """Return whether the metadata service is out of reach even for root."""
+    return spec.harden.metadata is not None and spec.harden.metadata.reachable == "while-booting"
+
+
+@pytest.mark.controls("H21", layers="LB")
+def test_only_root_reaches_the_metadata_service(wanted: MetadataOptions, layer: str, ask: Ask, curl: None) -> None:
+    """A user without rights is refused; root and the users of the spec are answered, while the spec lets them."""
+    if layer == "L" and wanted.reachable == "while-booting":
+        pytest.skip("the metadata service is closed from the next boot on")
+    users = ["nobody", "root", *wanted.users]
+    said = dict(zip(users, ask(REACHED % " ".join(users)).split(), strict=True))
+    reached = {user for user, status in said.items() if status != "000"}
+    assert reached == ({"root", *wanted.users} if wanted.reachable == "by-root" else set())
+
+
+@pytest.mark.controls("H21", layers="L")
+def test_the_metadata_service_is_closed_at_boot(wanted: MetadataOptions, ask: Ask) -> None:
+    """What closes the metadata service starts at each boot."""
+    unit = "nftables" if wanted.reachable == "by-root" else "assay-metadata"
+    assert ask(f"ls -L /etc/systemd/system/*.wants/{unit}.service 2>/dev/null; true").split()
 
 
 @pytest.mark.controls("A11", "H31", layers="B")

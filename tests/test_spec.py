@@ -120,6 +120,34 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
     "grant with an empty reason": (user(sudo={"who": "ops", "why": " "}), "users[0].sudo.why", "is empty"),
     "too many tries": ({"harden": {"sshd": {"max_auth_tries": 9}}}, "harden.sshd.max_auth_tries", "6"),
     "unknown word": ({"harden": {"updates": {"at_build": "al"}}}, "harden.updates.at_build", "did you mean all?"),
+    "telnet": ({"harden": {"listen": [{"port": 23}]}}, "harden.listen[0].port", "is telnet"),
+    "ssh among the ports": ({"harden": {"listen": [{"port": 22}]}}, "harden.listen[0].port", "is ssh's"),
+    "a port twice": (
+        {"harden": {"listen": [{"port": 443}, {"port": 443, "protocol": "udp"}, {"port": 443}]}},
+        "harden.listen[2].port",
+        "stands at harden.listen[0].port",
+    ),
+    "no port": ({"harden": {"listen": [{"port": 70000}]}}, "harden.listen[0].port", "65535"),
+    "source with host bits": (
+        {"harden": {"listen": [{"port": 443, "sources": ["10.1.2.3/8"]}]}},
+        "harden.listen[0].sources[0]",
+        "'10.0.0.0/8'",
+    ),
+    "firewall before a caller anywhere": (
+        {"harden": {"firewall": {"ssh_sources": ["10.0.0.0/8"]}}},
+        "harden.firewall.ssh_sources",
+        "would shut out the build",
+    ),
+    "firewall before the build's network": (
+        {"harden": {"firewall": {"ssh_sources": ["10.0.0.0/8"]}}, "network": {"ssh_from": ["192.0.2.0/24"]}},
+        "harden.firewall.ssh_sources",
+        "192.0.2.0/24 of network.ssh_from",
+    ),
+    "users of a closed service": (
+        {"harden": {"metadata": {"reachable": "while-booting", "users": ["web"]}}},
+        "harden.metadata.users",
+        "nobody does",
+    ),
     "keeps a relative file": ({"scrub": {"keep_files": ["etc/x"]}}, "scrub.keep_files[0]", "absolute path"),
     "keeps its way up": ({"scrub": {"keep_files": ["/etc/../x"]}}, "scrub.keep_files[0]", "absolute path"),
     "unknown field": ({"image": {"name": "{nme}"}}, "image.name", "{nme} is no field"),
@@ -211,6 +239,12 @@ def test_fault_is_named_with_line_and_path(title: str, tmp_path: Path) -> None:
             "base_image": {"filter": {"architecture": "arm64"}},
         },
         {"harden": {"sshd": None}},
+        {"harden": {"listen": [{"port": 443, "sources": ["0.0.0.0/0"]}, {"port": 443, "protocol": "udp"}]}},
+        {
+            "harden": {"firewall": {"ssh_sources": ["10.0.0.0/8", "2001:db8::/32"]}},
+            "network": {"ssh_from": ["10.1.0.0/16", "2001:db8:1::/48"]},
+        },
+        {"harden": {"metadata": {"users": ["web"]}}},
     ],
 )
 def test_valid_spec_is_taken(change: Change, tmp_path: Path) -> None:

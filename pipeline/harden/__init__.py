@@ -2,20 +2,47 @@
 
 from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
-from pipeline.harden import clock, first_boot, kernel, sshd, updates, users
+from pipeline.harden import clock, firewall, first_boot, kernel, metadata, nftables, packages, sshd, updates, users
 from pipeline.spec import Spec
 
-__all__ = ["harden_steps"]
+__all__ = ["harden_steps", "rollback_command"]
 
 
 def harden_steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
-    """Return every step that hardens this guest as the spec says. sshd comes last: its users exist by then."""
+    """Return every step that hardens this guest as the spec says.
+
+    sshd comes late: its users exist by then. The firewall comes last: it sees which port sshd has.
+    """
     options = spec.harden
     return (
         *(updates.steps(facts, options.updates) if options.updates else ()),
+        *needed_packages(facts, spec),
         *(clock.steps(options.clock) if options.clock else ()),
         *(kernel.steps(options.kernel) if options.kernel else ()),
         *users.steps(spec),
         *(first_boot.steps(facts, spec) if options.first_boot else ()),
+        *(metadata.steps(facts, options.metadata) if options.metadata else ()),
         *(sshd.steps(facts, spec, options.sshd) if options.sshd else ()),
+        *(firewall.steps(facts, spec, options.firewall) if options.firewall else ()),
     )
+
+
+def needed_packages(facts: Facts, spec: Spec) -> tuple[Step, ...]:
+    """Return the step that installs all packages which the subjects need, at once; each start of a tool costs seconds.
+
+    It carries the controls of the subjects that need one.
+    """
+    options = spec.harden
+    by_root = options.metadata and options.metadata.reachable == "by-root"
+    needed = (
+        (nftables.PACKAGE, "H20", options.firewall),
+        (nftables.PACKAGE, "H21", by_root),
+    )
+    wanted = [(name, control) for name, control, is_needed in needed if is_needed]
+    controls = tuple(control for _, control in wanted)
+    return packages.steps(facts, (name for name, _ in wanted), controls)
+
+
+def rollback_command() -> str:
+    """Return the command that opens the guest again, should a second login have been refused (H07)."""
+    return f"{firewall.rollback_command()}\n{sshd.rollback_command()}"

@@ -3,13 +3,8 @@
 from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
 from pipeline.harden.managed_file import ManagedFile
+from pipeline.harden.packages import APT_GET, FRESH_LISTS
 from pipeline.spec import UpdatesOptions
-
-LOCK_SECONDS = 300
-"""How long to wait for the package manager of a guest that has only just booted."""
-
-FRESH_MINUTES = 60
-"""Package lists that this build fetched are not fetched again for so long."""
 
 
 def steps(facts: Facts, options: UpdatesOptions) -> tuple[Step, ...]:
@@ -28,34 +23,6 @@ def apt_upgrade(options: UpdatesOptions) -> str:
     """Return the action that updates by apt: lists that are fresh, then everything that they offer."""
     return APT_GET + (SECURITY_ONLY if options.at_build == "security" else "") + FRESH_LISTS + UPGRADE
 
-
-APT_GET = f"""
-sources='' stamp=/run/assay-package-lists
-apt() {{
-    NEEDRESTART_MODE=a NEEDRESTART_SUSPEND=1 APT_LISTCHANGES_FRONTEND=none UCF_FORCE_CONFFOLD=1 apt-get -qq -y \\
-        -o DPkg::Lock::Timeout={LOCK_SECONDS} -o Acquire::Retries=3 -o Acquire::Languages=none -o Dpkg::Use-Pty=0 \\
-        -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold $sources "$@"
-}}
-"""
-
-FRESH_LISTS = f"""
-fresh_lists() {{
-    if [ -d /run/systemd/system ]; then
-        # They come back at the next boot. One that is at work may finish: two at once would be worse.
-        systemctl stop apt-daily.timer apt-daily-upgrade.timer 2>/dev/null || :
-    fi
-    if [ -n "$(find "$stamp" -mmin -{FRESH_MINUTES} 2>/dev/null)" ]; then return; fi
-    # A list that cannot be fetched must not pass for a list without news. The lock of the lists knows no time-out.
-    attempts=0
-    until said=$(apt -o APT::Update::Error-Mode=any update 2>&1); do
-        attempts=$((attempts + 1))
-        case $said in *"Could not get lock"*) ;; *) printf '%s\\n' "$said"; exit 1 ;; esac
-        if [ "$attempts" -ge {LOCK_SECONDS // 2} ]; then printf '%s\\n' "$said"; exit 1; fi
-        sleep 2
-    done
-    : >"$stamp"
-}}
-"""
 
 UPGRADE = """
 before=$(dpkg-query -W | cksum)

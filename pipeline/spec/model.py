@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from pipeline.spec.types import (
     AbsolutePath,
     AccountId,
+    AnyCidr,
     Cidr,
     Description,
     DeviceName,
@@ -149,6 +150,35 @@ class KernelOptions(Part):
     """Never load file systems and protocols that no server on EC2 needs."""
 
 
+class Port(Part):
+    """A port that instances of the image serve: it may listen (H18), and the host firewall lets it in (H20)."""
+
+    port: Annotated[int, Field(ge=1, le=65535)]
+    protocol: Literal["tcp", "udp"] = "tcp"
+    sources: tuple[AnyCidr, ...] = ()
+    """Whom the firewall lets in; none given: everybody whom the security group lets in."""
+
+
+class FirewallOptions(Part):
+    """The host firewall (H20; seed [1], CIS): nftables, dropping what comes in and is not allowed. ssh always is."""
+
+    ssh_sources: tuple[Cidr, ...] = ()
+    """Who may reach ssh; none given: everybody whom the security group lets in. The build must be among them."""
+    answer_ping: bool = True
+    forward: bool = False
+    """Let packets through to containers and virtual machines; otherwise they are dropped."""
+
+
+class MetadataOptions(Part):
+    """Who reaches the instance metadata service, and with it the credentials of the instance's role (H21; seed [4])."""
+
+    reachable: Literal["by-root", "while-booting"] = "by-root"
+    """`by-root`: an owner rule of nftables. `while-booting`: a blackhole route once cloud-init is done, root included;
+    seed [4] has both."""
+    users: tuple[UserName, ...] = ()
+    """Accounts of services that may reach it too: those that use the instance's role."""
+
+
 class Harden(Part):
     """What is set on the guest. A subject that is `null` is left as the base image has it."""
 
@@ -156,6 +186,12 @@ class Harden(Part):
     updates: UpdatesOptions | None = UpdatesOptions()
     clock: ClockOptions | None = ClockOptions()
     kernel: KernelOptions | None = KernelOptions()
+    listen: tuple[Port, ...] = ()
+    """Which ports may listen, besides that of ssh (H18; seeds [1], [4]). Whatever else listens fails the proof."""
+    firewall: FirewallOptions | None = None
+    """Off, because it installs a package: nftables."""
+    metadata: MetadataOptions | None = None
+    """Off, because services that use the role of their instance must be named first."""
     first_boot: bool = True
     """Prepare the first boot: the launch key's way, fresh host keys, a random root password (H13, H15)."""
     remove_other_users: bool = True

@@ -5,6 +5,7 @@ at once. A rule says nothing about a value that is not there, or not of its kind
 """
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +97,64 @@ def share_what_can_be_shared(data: object, folder: Path) -> Iterator[tuple[Place
         )
 
 
+CLEAR_TEXT = {21: "ftp", 23: "telnet", 512: "rexec", 513: "rlogin", 514: "rsh"}
+
+
+def serve_safe_ports(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse ports of services that send passwords in the clear, ssh's own, and a port that stands twice (H18)."""
+    seen: dict[str, str] = {}
+    ssh_ports = {value_at(data, "ssh", "port", default=22), value_at(data, "harden", "sshd", "port", default=22)}
+    for number, item in enumerate(items_at(data, "harden", "listen")):
+        port, protocol = value_at(item, "port"), value_at(item, "protocol", default="tcp")
+        place = ("harden", "listen", number, "port")
+        if not isinstance(port, int) or protocol not in ("tcp", "udp"):
+            continue
+        if protocol == "tcp" and port in CLEAR_TEXT:
+            yield place, f"is {CLEAR_TEXT[port]}, which sends passwords in the clear (H18)"
+        if protocol == "tcp" and port in ssh_ports:
+            yield place, "is ssh's, which always listens; harden.firewall.ssh_sources says who reaches it"
+        yield from _report_twin(place, f"{port}/{protocol}", f"the port {port}/{protocol}", seen)
+
+
+def keep_the_build_inside(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse a host firewall that would shut out the build itself (H20)."""
+    sources = [source for source in map(_parse_network, items_at(data, "harden", "firewall", "ssh_sources")) if source]
+    if not sources:
+        return
+    place = ("harden", "firewall", "ssh_sources")
+    if value_at(data, "network", "ssh_from", default="caller") == "caller":
+        yield place, "would shut out the build: let network.ssh_from name networks inside of these"
+    for item in items_at(data, "network", "ssh_from"):
+        network = _parse_network(item)
+        if network and not any(_is_inside(network, source) for source in sources):
+            yield place, f"would shut out the build: {item} of network.ssh_from is in none of these (H20)"
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _parse_network(text: object) -> Network | None:
+    try:
+        return ipaddress.ip_network(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def _is_inside(inner: Network, outer: Network) -> bool:
+    if isinstance(inner, ipaddress.IPv4Network) and isinstance(outer, ipaddress.IPv4Network):
+        return inner.subnet_of(outer)
+    if isinstance(inner, ipaddress.IPv6Network) and isinstance(outer, ipaddress.IPv6Network):
+        return inner.subnet_of(outer)
+    return False
+
+
+def let_services_reach_metadata(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse users who may reach the metadata service where nobody may (H21)."""
+    nobody = value_at(data, "harden", "metadata", "reachable") == "while-booting"
+    if nobody and items_at(data, "harden", "metadata", "users"):
+        yield ("harden", "metadata", "users"), "reach nothing with `reachable: while-booting`: nobody does after it"
+
+
 def name_images_shortly(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
     """See that the image's name fits when its fields are filled in (RegisterImage: 3-128 characters)."""
     name, template = value_at(data, "name"), value_at(data, "image", "name", default="{name}-{build_id}")
@@ -170,6 +229,9 @@ RULES: tuple[Rule, ...] = (
     let_somebody_in,
     keep_users_apart,
     share_what_can_be_shared,
+    serve_safe_ports,
+    keep_the_build_inside,
+    let_services_reach_metadata,
     name_images_shortly,
     agree_on_architecture,
     describe_disks_once,

@@ -72,20 +72,30 @@ def _check_region(text: str) -> str:
     return text
 
 
-def _check_network(text: str) -> str:
+def _parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise ValueError(f"{shorten(text)} is not a network, for example 203.0.113.7/32") from None
+    return network
+
+
+def _check_any_network(text: str) -> str:
+    network = _parse_network(text)
+    if text != str(network):
+        raise ValueError(f"{text!r} must be written as {str(network)!r}")
+    return text
+
+
+def _check_network(text: str) -> str:
+    network = _parse_network(text)
     if network.prefixlen == 0:
         raise ValueError(f"{text!r} is the whole internet: name the networks that you come from, or `caller` (A02)")
     if network.prefixlen < WIDEST_NETWORK[network.version]:
         raise ValueError(
             f"{text!r} is too wide: /{WIDEST_NETWORK[network.version]} is the widest that is opened for ssh (A02)"
         )
-    if text != str(network):
-        raise ValueError(f"{text!r} must be written as {str(network)!r}")
-    return text
+    return _check_any_network(text)
 
 
 def _check_login_name(text: str) -> str:
@@ -176,6 +186,8 @@ UserName = Annotated[
 ]
 LoginName = Annotated[UserName, AfterValidator(_check_login_name)]
 Cidr = Annotated[str, AfterValidator(_check_network)]
+AnyCidr = Annotated[str, AfterValidator(_check_any_network)]
+"""A network of any size: for ports that are meant for many."""
 PublicKey = Annotated[str, AfterValidator(check_public_key)]
 AbsolutePath = Annotated[str, AfterValidator(_check_absolute)]
 OneLine = Annotated[str, AfterValidator(_check_one_line)]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from pipeline.errors import StepFailed
 from pipeline.guest.shell import can_log_in
-from pipeline.harden import harden_steps
-from pipeline.harden.sshd import commit_command, rollback_command
+from pipeline.harden import harden_steps, rollback_command
+from pipeline.harden.sshd import commit_command
 from pipeline.report.evidence import Layer
 from pipeline.stages.context import Context
 from pipeline.stages.launch import Launched
@@ -25,13 +25,15 @@ def harden(context: Context, launched: Launched) -> Hardened:
     """Apply every subject that the spec asks for. Raises StepFailed, GuestUnreachable."""
     steps = harden_steps(launched.facts, context.spec)
     results = run_steps(context, launched.guest.shell, steps, Layer.HARDENED, "harden")
-    if context.spec.harden.sshd:
+    if context.spec.harden.sshd or context.spec.harden.firewall:
         prove_second_login(context, launched)
     return Hardened(launched, sum(result.outcome == "changed" for result in results))
 
 
 def prove_second_login(context: Context, launched: Launched) -> None:
-    """Log in a second time while the first session is held; put the daemon's old configuration back otherwise (H07).
+    """Log in a second time while the first session is held; take back what shut it out otherwise (H07).
+
+    That is the daemon's configuration, and the host firewall.
 
     Raises StepFailed when the second login is refused.
     """
@@ -42,7 +44,7 @@ def prove_second_login(context: Context, launched: Launched) -> None:
             return
         guest.shell.run(rollback_command())
         raise StepFailed(
-            "harden/sshd: a second login is refused after the change, which has been rolled back",
+            "harden: a second login is refused after the change of sshd and firewall, which has been rolled back",
             resource=guest.instance.instance_id,
             region=context.region,
             hint="compare ssh.user with users and image.launch_user in the spec",
