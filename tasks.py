@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent
 BUILDS = Path(os.environ.get("ASSAY_BUILDS") or ROOT / "builds")
 DEFAULT_SPEC = "specs/debian-12-local.yaml"
+BUILD_HELP = "the id of a build, or `latest`"
 SPEC_HELP = f"the image's spec (default: {DEFAULT_SPEC})"
 
 
@@ -201,6 +202,20 @@ def harden(
             raise report.problem
 
 
+@task(help={"build": BUILD_HELP, "open": "open it in the browser"})
+def report(_: Context, build: str = "latest", open: bool = False) -> None:
+    """Print where the page with the evidence of a build is."""
+    with errors_explained():
+        from pipeline.report.evidence_folder import find_page
+
+        page = find_page(BUILDS / build)
+        print(page)
+        if open:
+            import webbrowser
+
+            webbrowser.open(page.as_uri())
+
+
 @task(
     help={
         "spec": "the spec whose cloud and region are swept",
@@ -336,6 +351,26 @@ def audit_account(_: Context, spec: str = DEFAULT_SPEC, regions: str = "", json:
         findings.require_sound(lines)
 
 
+@task(
+    name="policy",
+    help={
+        "task": "tasks with commas: build, share, verify, sweep, audit …",
+        "spec": "the spec that the tasks run with",
+    },
+)
+def iam_policy(_: Context, task: str = "build", spec: str = DEFAULT_SPEC) -> None:
+    """Print the least-privilege policy of a task, made of the calls that it really makes. Asks no cloud."""
+    with errors_explained():
+        from json import dumps
+
+        from pipeline.options import parse_tasks
+        from pipeline.policy.statements import policy_document
+        from pipeline.spec import load_spec
+
+        loaded = load_spec(ROOT / spec)
+        print(dumps(policy_document(parse_tasks(task), loaded, [loaded.region]), indent=2))
+
+
 def show_audit(lines: "tuple[Line, ...]", json: bool) -> None:
     """Print the lines of an audit, as JSON or as a table."""
     from pipeline.audit.findings import as_json, as_table
@@ -429,6 +464,7 @@ def lint(_: Context) -> None:
 
 
 audit = Collection("audit", audit_account, audit_network)
+iam = Collection("iam", iam_policy)
 cloud = Collection("cloud", cloud_start, cloud_stop, cloud_status, cloud_reset)
-namespace = Collection(build, plan, verify, scan, harden, share, sweep, test, bench, lint, audit, cloud)
+namespace = Collection(build, plan, verify, scan, harden, share, report, sweep, test, bench, lint, audit, iam, cloud)
 os.environ.setdefault("PYTHONUNBUFFERED", "1")

@@ -12,8 +12,8 @@ from pipeline.errors import AssayError, FileUnwritable, Interrupted, ProofFailed
 from pipeline.files import write_atomically
 from pipeline.report.console import Console, StageLine
 from pipeline.report.evidence import BaseImage, Evidence, Finding, Image, Leak, Resource, Result, Stage, Status
-from pipeline.report.render import failed_results, render_json, render_junit
-from pipeline.report.sarif import examined_by, render_sarif
+from pipeline.report.evidence_folder import write_report
+from pipeline.report.render import failed_results
 
 LATEST = "latest"
 NOT_FINISHED = "the build has not finished"
@@ -164,12 +164,10 @@ class Recorder:
             return self._evidence.model_copy(update=recorded)
 
     def write(self) -> Evidence:
-        """Write report.json, junit.xml and report.sarif, each as a whole or not at all; return what they say."""
+        """Write the report in each of its forms, and return what they say."""
         with self._lock:
             evidence = self.evidence()
-            write_atomically(self.folder / "report.json", render_json(evidence))
-            write_atomically(self.folder / "junit.xml", render_junit(evidence))
-            write_atomically(self.folder / "report.sarif", render_sarif([examined_by(evidence)]))
+            write_report(self.folder, evidence)
             return evidence
 
     def finish(self, error: BaseException | None = None) -> Evidence:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.aws.session import Session
-from pipeline.errors import ReleaseFailed, SpecInvalid
+from pipeline.errors import ReleaseFailed
 from pipeline.publish.sharing import (
     describe_changes,
     product_code_result,
@@ -13,7 +13,7 @@ from pipeline.publish.sharing import (
     wanted_sharing,
 )
 from pipeline.report.evidence import Evidence, Image, Layer, Status
-from pipeline.report.render import parse_json
+from pipeline.report.evidence_folder import read_report
 from pipeline.spec import Spec
 
 PROOFS = {Layer.LIVE, Layer.RAW, Layer.FRESH_BOOT}
@@ -34,17 +34,6 @@ def share_build(session: Session, spec: Spec, folder: Path, *, dry_run: bool = F
     yield from (f"  {'would ' if dry_run else ''}{line}" for line in changes or ("nothing to change",))
     if changes and not dry_run:
         share_image(session, image.image_id, image.snapshot_ids, spec.share)
-
-
-def read_report(folder: Path) -> Evidence:
-    """Return the evidence of a build. Raises SpecInvalid when there is none, or when it cannot be read."""
-    path = folder / "report.json"
-    try:
-        return parse_json(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SpecInvalid(
-            f"there is no report of such a build: {path}", hint="`ls builds` shows the builds of this machine"
-        ) from error
 
 
 def proved_image(evidence: Evidence) -> Image:

@@ -8,7 +8,7 @@ import pytest
 from pipeline.build import build_image
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence
-from pipeline.share import read_report
+from pipeline.report.evidence_folder import read_report
 from pipeline.spec import load_spec
 from pipeline.stages import guests
 from tests.fake_cloud import FakeCloud, fake_cloud, holdings

@@ -6,8 +6,9 @@ import pytest
 
 from pipeline.errors import ReleaseFailed, SpecInvalid
 from pipeline.report.evidence import Evidence, Finding, Image, Layer, Result, Status
+from pipeline.report.evidence_folder import read_report
 from pipeline.report.render import render_json
-from pipeline.share import proved_image, read_report
+from pipeline.share import proved_image
 
 IMAGE = Image(image_id="ami-1", name="web", region="eu-central-1", snapshot_ids=("snap-1",))
 FINDING = Finding(control="S02", layer=Layer.RAW, kind="public key", place="offset 7", fingerprint="0011")

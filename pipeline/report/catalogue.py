@@ -1,9 +1,6 @@
 """The control catalogue: what an image build must set, scrub and prove, where it is proved, and who asks for it.
 
-Sources: 0 to 4 are the numbered texts that the catalogue began with: 0 user management on servers, 1 hardening of EC2
-instances, 2 sharing of images, 3 shared and paid images, 4 access from and to instances. AWS is the EC2 guide on shared
-images, MP the Marketplace's policy for AMIs, DS the dev-sec baselines, CIS the CIS benchmarks, VS virt-sysprep, IB EC2
-Image Builder, and Balduzzi the study of 2012 on the security of public images.
+`SOURCES` says what the short names of sources stand for.
 """
 
 from dataclasses import dataclass
@@ -140,5 +137,31 @@ CLOUD_SIDE = (
     control("A22", "the Marketplace's conditions are met", "A", "MP"),
 )
 
-CATALOGUE = {one.identity: one for one in (*HARDENING, *SCRUBBING, *BACK_DOORS, *RAW_BLOCKS, *CLOUD_SIDE)}
+SECTIONS = {
+    "Hardened": HARDENING,
+    "Scrubbed": SCRUBBING,
+    "Back doors": BACK_DOORS,
+    "Raw blocks": RAW_BLOCKS,
+    "The cloud's side": CLOUD_SIDE,
+}
+"""The catalogue in its order, by the titles of its parts."""
+
+CATALOGUE = {one.identity: one for controls in SECTIONS.values() for one in controls}
 """Every control by its id."""
+
+SOURCES = {
+    "0": "user management on servers",
+    "1": "hardening of EC2 instances",
+    "2": "sharing of images",
+    "3": "shared and paid images",
+    "4": "access from and to instances",
+    "AWS": "the EC2 guide on shared images",
+    "MP": "the AWS Marketplace's policy for AMIs",
+    "DS": "the dev-sec baselines",
+    "CIS": "the CIS benchmarks",
+    "VS": "the operations of virt-sysprep",
+    "IB": "the clean-up of EC2 Image Builder",
+    "Mozilla": "Mozilla's guide to OpenSSH",
+    "Balduzzi": "the study of 2012 on the security of public images",
+}
+"""What the short names of sources stand for; 0 to 4 are the texts that the catalogue began with."""

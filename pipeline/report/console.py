@@ -23,7 +23,7 @@ from rich.text import Text
 
 from pipeline.report.evidence import Evidence, Finding, Layer, Result, Stage, Status
 from pipeline.report.render import control_matrix, failed_results
-from pipeline.report.text import first_line, make_visible
+from pipeline.report.text import first_line, format_seconds, make_visible
 
 SECONDS_BETWEEN_PLAIN_PROGRESS = 5.0
 
@@ -225,14 +225,6 @@ class Console:
         self._rich.file.flush()
 
 
-def format_seconds(seconds: float) -> str:
-    """Return a duration as people read it: `0.4 s`, `41 s`, `3 min 05 s`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
-
-
 def _mark(status: Status) -> Text:
     return Text(*MARKS[status])
 
@@ -285,7 +277,7 @@ def _matrix_table(evidence: Evidence) -> Table:
     table = Table(box=SIMPLE_HEAD, title="Controls", title_justify="left", title_style="bold")
     table.add_column("control")
     for layer in layers:
-        table.add_column(layer.name.lower().replace("_", " "), justify="center")
+        table.add_column(layer.words, justify="center")
     for control, row in matrix.items():
         table.add_row(Text(make_visible(control)), *(_mark(row[layer]) if layer in row else "" for layer in layers))
     return table

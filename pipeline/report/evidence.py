@@ -18,6 +18,11 @@ class Layer(StrEnum):
     RAW = "R"
     AWS = "A"
 
+    @property
+    def words(self) -> str:
+        """Return the layer as people read it: `fresh boot`."""
+        return "AWS" if self is Layer.AWS else self.name.lower().replace("_", " ")
+
 
 class Status(StrEnum):
     """What is known of a control at a layer. `UNREACHABLE` means that it could not be asked: it counts as a failure."""

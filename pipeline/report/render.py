@@ -73,7 +73,7 @@ def render_junit(evidence: Evidence) -> str:
     _add_suite(root, "stages", [_stage_case(stage) for stage in evidence.stages] + _ending_cases(evidence))
     for layer in Layer:
         cases = [_result_case(result) for result in evidence.results if result.layer is layer]
-        _add_suite(root, f"layer {layer} {layer.name.lower().replace('_', ' ')}", cases)
+        _add_suite(root, f"layer {layer} {layer.words}", cases)
     _add_suite(root, "findings", [_finding_case(finding) for finding in evidence.findings])
     _total(root)
     ElementTree.indent(root)

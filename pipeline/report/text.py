@@ -19,3 +19,11 @@ def first_line(text: str, length: int = 200) -> str:
     """Return the first line of a text, safe to show and not longer than a terminal can take."""
     line = make_visible(text.strip()).split("\n", 1)[0]
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as people read it: `0.4 s`, `41 s`, `3 min 05 s`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"

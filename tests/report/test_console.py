@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.report.console import Console, format_seconds
+from pipeline.report.console import Console
 from pipeline.report.evidence import Finding, Layer, Stage, Status
+from pipeline.report.text import format_seconds
 from tests.report.evidence_examples import CLEAN, FULL, NASTY, START, result
 
 

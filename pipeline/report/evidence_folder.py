@@ -1,0 +1,47 @@
+"""The evidence on disk: the folder of one build, and what is written into it in every form."""
+
+from pathlib import Path
+
+from pipeline.errors import SpecInvalid
+from pipeline.files import write_atomically
+from pipeline.report.evidence import Evidence
+from pipeline.report.html import render_html
+from pipeline.report.render import parse_json, render_json, render_junit
+from pipeline.report.sarif import examined_by, render_sarif
+
+REPORT = "report.json"
+PAGE = "report.html"
+
+
+def write_report(folder: Path, evidence: Evidence) -> None:
+    """Write the evidence in every form, each file as a whole or not at all; JSON, which nothing can do without, first.
+
+    Raises FileUnwritable.
+    """
+    write_atomically(folder / REPORT, render_json(evidence))
+    write_atomically(folder / "junit.xml", render_junit(evidence))
+    write_atomically(folder / "report.sarif", render_sarif([examined_by(evidence)]))
+    write_atomically(folder / PAGE, render_html(evidence))
+
+
+def read_report(folder: Path) -> Evidence:
+    """Return the evidence of a build. Raises SpecInvalid when there is none, or when it cannot be read."""
+    path = folder / REPORT
+    try:
+        return parse_json(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SpecInvalid(
+            f"there is no report of such a build: {path}", hint="`ls builds` shows the builds of this machine"
+        ) from error
+
+
+def find_page(folder: Path) -> Path:
+    """Return the page of a build. One from before there were pages gets its page now.
+
+    Raises SpecInvalid when there is no such build, FileUnwritable.
+    """
+    evidence = read_report(folder)
+    page = folder.resolve() / PAGE
+    if not page.exists():
+        write_atomically(page, render_html(evidence))
+    return page
