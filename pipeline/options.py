@@ -65,6 +65,17 @@ def parse_kinds(text: str) -> "frozenset[Kind]":
     return frozenset(map(Kind, parts))
 
 
+def parse_tasks(text: str) -> tuple[str, ...]:
+    """Return the tasks that `--task` names. Raises SpecInvalid with every one that has no policy."""
+    from pipeline.policy.statements import tasks
+
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    wrong = tuple(part for part in parts if part not in tasks())
+    if wrong or not parts:
+        raise SpecInvalid("--task does not know", wrong or ("nothing",), hint=f"any of: {', '.join(tasks())}")
+    return parts
+
+
 def open_cloud(spec: "Spec", start_local_cloud: Callable[[], dict[str, str]]) -> "Session":
     """Return a session with the cloud that the spec names; the local one is started first.
 

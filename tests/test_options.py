@@ -5,7 +5,7 @@ import pytest
 from pipeline.audit.network import Kind
 from pipeline.aws import region_settings
 from pipeline.errors import SpecInvalid
-from pipeline.options import choose_regions, parse_kinds, parse_ports
+from pipeline.options import choose_regions, parse_kinds, parse_ports, parse_tasks
 
 
 class Frankfurt:
@@ -45,7 +45,12 @@ def test_ports_and_kinds_are_read():
 
 @pytest.mark.parametrize(
     ("parse", "text", "wrong"),
-    [(parse_ports, "80,0,http,65536", ("0", "http", "65536")), (parse_kinds, "world,all,wide", ("all",))],
+    [
+        (parse_ports, "80,0,http,65536", ("0", "http", "65536")),
+        (parse_kinds, "world,all,wide", ("all",)),
+        (parse_tasks, "build,fly", ("fly",)),
+        (parse_tasks, "", ("nothing",)),
+    ],
 )
 def test_all_mistakes_are_named_at_once(parse, text, wrong):
     with pytest.raises(SpecInvalid) as raised:

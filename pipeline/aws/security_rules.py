@@ -166,17 +166,17 @@ def list_addresses(session: Session) -> tuple[Address, ...]:
 
 
 def revoke_rules(session: Session, rules: Iterable[Rule], *, dry_run: bool) -> None:
-    """Revoke rules by their ids, one call for each group and direction. Raises CloudFailed.
+    """Revoke rules of what may come in by their ids, one call for each group. Raises CloudFailed.
 
     A dry run asks only whether it would be allowed, and changes nothing.
     """
-    ec2 = session.client("ec2")
-    ordered = sorted(rules, key=lambda rule: (rule.group_id, rule.egress))
-    for (group_id, egress), members in groupby(ordered, key=lambda rule: (rule.group_id, rule.egress)):
-        revoke = ec2.revoke_security_group_egress if egress else ec2.revoke_security_group_ingress
+    ordered = sorted((rule for rule in rules if not rule.egress), key=lambda rule: rule.group_id)
+    for group_id, members in groupby(ordered, key=lambda rule: rule.group_id):
         try:
             with cloud_errors(group_id, session.region):
-                revoke(GroupId=group_id, SecurityGroupRuleIds=[rule.rule_id for rule in members], DryRun=dry_run)
+                session.client("ec2").revoke_security_group_ingress(
+                    GroupId=group_id, SecurityGroupRuleIds=[rule.rule_id for rule in members], DryRun=dry_run
+                )
         except CloudFailed as error:
             if not (dry_run and error_code(error) == "DryRunOperation"):
                 raise

@@ -1,0 +1,250 @@
+"""The policy documents: which calls a task makes (`calls.json`), and to what each is limited.
+
+The calls are recorded from the tasks themselves on a cloud of one's own. What can be limited, and by which condition,
+is from the Service Authorization Reference, "Actions, resources, and condition keys for Amazon EC2" and for its
+neighbours. What a task makes must bear the tag of a build in the request; what it changes must bear it already.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.aws.tags import BUILD_ID
+from pipeline.spec import Spec
+
+CALLS = Path(__file__).with_name("calls.json")
+LONGEST = 6144
+"""Characters of a managed policy, white space left out (IAM quotas)."""
+FREE = frozenset({"sts:GetCallerIdentity"})
+"""Needs no permission, and cannot be denied."""
+READS = ("Describe", "Get", "List", "Generate")
+REGIONAL = ("ec2:", "ebs:", "ssm:", "kms:")
+
+Statement = dict[str, Any]
+
+
+class Limit(StrEnum):
+    """What the resource of a call must be."""
+
+    MADE = "MakeWithTheTag"
+    OURS = "ChangeWhatHasTheTag"
+    ANY = "Use"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The kinds of resources that a call may touch, and under which limit."""
+
+    limit: Limit
+    kinds: tuple[str, ...]
+
+
+def made(*kinds: str) -> Grant:
+    """Return a grant for what the call makes."""
+    return Grant(Limit.MADE, kinds)
+
+
+def ours(*kinds: str) -> Grant:
+    """Return a grant for what a build made before."""
+    return Grant(Limit.OURS, kinds)
+
+
+def used(*kinds: str) -> Grant:
+    """Return a grant for what the account has, or is given by others."""
+    return Grant(Limit.ANY, kinds)
+
+
+GRANTS: dict[str, tuple[Grant, ...]] = {
+    "ec2:RunInstances": (
+        made("instance", "volume", "network-interface"),
+        ours("key-pair"),
+        used("image", "snapshot", "subnet", "security-group"),
+    ),
+    "ec2:ImportKeyPair": (made("key-pair"),),
+    "ec2:CreateSecurityGroup": (made("security-group"), used("vpc")),
+    "ec2:AuthorizeSecurityGroupIngress": (ours("security-group"),),
+    "ec2:RevokeSecurityGroupIngress": (used("security-group"),),
+    "ec2:CreateSnapshot": (made("snapshot"), ours("volume")),
+    "ec2:RegisterImage": (made("image"), ours("snapshot")),
+    "ec2:CreateImage": (made("image", "snapshot"), ours("instance")),
+    "ec2:CopyImage": (made("image", "snapshot"), ours("image", "snapshot")),
+    "ec2:CreateTags": (ours("image", "snapshot"),),
+    "ec2:GetConsoleOutput": (ours("instance"),),
+    "ec2:StopInstances": (ours("instance"),),
+    "ec2:TerminateInstances": (ours("instance"),),
+    "ec2:DeleteVolume": (ours("volume"),),
+    "ec2:DeleteSnapshot": (ours("snapshot"),),
+    "ec2:DeleteKeyPair": (ours("key-pair"),),
+    "ec2:DeleteSecurityGroup": (ours("security-group"),),
+    "ec2:DeregisterImage": (ours("image"),),
+    "ec2:ModifyImageAttribute": (ours("image"),),
+    "ec2:ModifySnapshotAttribute": (ours("snapshot"),),
+    "ec2:EnableImageDeprecation": (ours("image"),),
+    "ec2:DisableImageDeprecation": (ours("image"),),
+    "ec2:EnableImageDeregistrationProtection": (ours("image"),),
+    "ec2:DisableImageDeregistrationProtection": (ours("image"),),
+    "ebs:ListSnapshotBlocks": (ours("snapshot"),),
+    "ebs:GetSnapshotBlock": (ours("snapshot"),),
+}
+FOREIGN = frozenset({"ebs:ListSnapshotBlocks", "ebs:GetSnapshotBlock"})
+"""A verification or a scan reads images of others too: there these bear no tag of ours."""
+READS_OTHERS = frozenset({"verify", "scan"})
+
+
+@cache
+def recorded_calls() -> dict[str, tuple[str, ...]]:
+    """Return the calls of each task, as `service:Action`."""
+    found: dict[str, list[str]] = json.loads(CALLS.read_text())
+    return {task: tuple(calls) for task, calls in found.items()}
+
+
+def tasks() -> tuple[str, ...]:
+    """Return the tasks that have a policy."""
+    return tuple(recorded_calls())
+
+
+def policy_document(chosen: Sequence[str], spec: Spec, regions: Iterable[str]) -> dict[str, Any]:
+    """Return the policy for these tasks and this spec, its calls limited to these regions.
+
+    Statements: what only reads; what is used as it is; what is made, and must be tagged; what is changed, and must bear
+    the tag; the tagging itself; the spec's parameters and its key.
+    """
+    region_list = sorted(set(regions))
+    partition = partition_of(spec.region)
+    statements = [
+        *read_statements(chosen),
+        *limited_statements(chosen, partition),
+        *tagging_statement(chosen, partition),
+    ]
+    statements += [*parameter_statement(chosen, spec, partition), *key_statements(chosen, spec, partition)]
+    for statement in statements:
+        if all(action.startswith(REGIONAL) for action in statement["Action"]) and "audit" not in chosen:
+            equal = statement.setdefault("Condition", {}).setdefault("StringEquals", {})
+            equal["aws:RequestedRegion"] = region_list
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def calls_of(chosen: Sequence[str]) -> list[str]:
+    """Return all calls of some tasks, in order."""
+    return sorted({call for task in chosen for call in recorded_calls()[task]} - FREE)
+
+
+def is_read(call: str) -> bool:
+    """Return whether a call only reads, and cannot be limited to resources."""
+    return call.partition(":")[2].startswith(READS) and call not in GRANTS
+
+
+def read_statements(chosen: Sequence[str]) -> list[Statement]:
+    """Return a statement for what reads a region, and one for what reads the account; parameters have their own."""
+    reads = [call for call in calls_of(chosen) if is_read(call) and not call.startswith("ssm:")]
+    regional = [call for call in reads if call.startswith(REGIONAL)]
+    rest = [call for call in reads if not call.startswith(REGIONAL)]
+    named = (("ReadTheRegion", regional), ("ReadTheAccount", rest))
+    return [{"Sid": sid, "Effect": "Allow", "Action": found, "Resource": "*"} for sid, found in named if found]
+
+
+def limited_statements(chosen: Sequence[str], partition: str) -> list[Statement]:
+    """Return one statement for each limit, over all calls that have it: a call knows its kinds of resources."""
+    statements = []
+    for limit in Limit:
+        actions: set[str] = set()
+        kinds: set[str] = set()
+        for call in calls_of(chosen):
+            for grant in grants_of(call, chosen):
+                if grant.limit is limit:
+                    actions.add(call)
+                    kinds.update(grant.kinds)
+        if actions:
+            statement: Statement = {"Sid": limit.value, "Effect": "Allow", "Action": sorted(actions)}
+            statements.append(
+                statement | {"Resource": [arn(kind, partition) for kind in sorted(kinds)]} | condition(limit)
+            )
+    return statements
+
+
+def grants_of(call: str, chosen: Sequence[str]) -> tuple[Grant, ...]:
+    """Return what a call may touch; a read of blocks reaches others' snapshots where a task reads others' images."""
+    if call in FOREIGN and READS_OTHERS & set(chosen):
+        return (used("snapshot"),)
+    return GRANTS.get(call, ())
+
+
+def arn(kind: str, partition: str) -> str:
+    """Return the ARN of every resource of a kind; images and snapshots have no account in theirs."""
+    return f"arn:{partition}:ec2:*:{'' if kind in ('image', 'snapshot') else '*'}:{kind}/*"
+
+
+def partition_of(region: str) -> str:
+    """Return the partition of a region: IAM refuses a wildcard there."""
+    partitions = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+    return next((name for prefix, name in partitions.items() if region.startswith(prefix)), "aws")
+
+
+def condition(limit: Limit) -> Statement:
+    """Return the condition of a limit: the tag of a build in the request, or on the resource."""
+    if limit is Limit.ANY:
+        return {}
+    key = f"aws:{'RequestTag' if limit is Limit.MADE else 'ResourceTag'}/{BUILD_ID}"
+    return {"Condition": {"Null": {key: "false"}}}
+
+
+def tagging_statement(chosen: Sequence[str], partition: str) -> list[Statement]:
+    """Return the right to tag in the call that makes a thing, and in no other (`ec2:CreateAction`)."""
+    making = {call: grant for call in calls_of(chosen) for grant in GRANTS.get(call, ()) if grant.limit is Limit.MADE}
+    if not making:
+        return []
+    kinds = sorted({kind for grant in making.values() for kind in grant.kinds})
+    actions = [call.partition(":")[2] for call in making]
+    return [
+        {
+            "Sid": "TagWhileMaking",
+            "Effect": "Allow",
+            "Action": ["ec2:CreateTags"],
+            "Resource": [arn(kind, partition) for kind in kinds],
+            "Condition": {"StringEquals": {"ec2:CreateAction": actions}},
+        }
+    ]
+
+
+def parameter_statement(chosen: Sequence[str], spec: Spec, partition: str) -> list[Statement]:
+    """Return the right to the spec's own parameters, where the task asks for any."""
+    actions = [call for call in calls_of(chosen) if call.startswith("ssm:")]
+    names = [name.removeprefix("resolve:ssm:").partition(":")[0] for name in parameter_names(spec)]
+    if not actions or not names:
+        return []
+    resources = [f"arn:{partition}:ssm:*:*:parameter/{name.lstrip('/')}" for name in names]
+    return [{"Sid": "Parameters", "Effect": "Allow", "Action": actions, "Resource": resources}]
+
+
+def parameter_names(spec: Spec) -> list[str]:
+    """Return the parameters that a spec names."""
+    return [name for name in (spec.base_image.parameter,) if name]
+
+
+def key_statements(chosen: Sequence[str], spec: Spec, partition: str) -> list[Statement]:
+    """Return the rights to the spec's key: EBS uses it in the caller's name (EBS User Guide, "EBS encryption")."""
+    makes = any(grant.limit is Limit.MADE for call in calls_of(chosen) for grant in GRANTS.get(call, ()))
+    if not spec.image.encryption or not makes:
+        return []
+    key = spec.image.encryption.kms_key_id
+    named: Statement = {"Resource": key if key.startswith("arn:") else f"arn:{partition}:kms:*:*:key/{key}"}
+    only: Statement = {}
+    if "alias/" in key:
+        named = {"Resource": "*"}
+        only = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": [key[key.index("alias/") :]]}}
+    using = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncrypt*"]
+    granting = {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+    return [
+        {
+            "Sid": "UseTheKey",
+            "Effect": "Allow",
+            "Action": using,
+            **named,
+            **({"Condition": dict(only)} if only else {}),
+        },
+        {"Sid": "GrantTheKey", "Effect": "Allow", "Action": ["kms:CreateGrant"], **named, "Condition": only | granting},
+    ]

@@ -1,0 +1,257 @@
+"""Record which calls each task makes: every task runs for real on a cloud of one's own, its guests from a script.
+
+`python -m tests.policy.recording URL > pipeline/policy/calls.json` asks a local cloud that was started with
+`--guests=fake` for them; its environment comes on standard input. Each task runs whole,
+and again where answers are lost or a late stage fails: what a build needs to clean up is part of what it needs.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import scan, share, sweep
+from pipeline.audit import account, network
+from pipeline.aws import images
+from pipeline.aws.blocks import SnapshotBlocks
+from pipeline.aws.session import Session
+from pipeline.build import build_image
+from pipeline.errors import AssayError, ProofFailed
+from pipeline.options import OnError, choose_regions
+from pipeline.plan import make_plan
+from pipeline.prove import prove_image
+from pipeline.report.console import Console
+from pipeline.report.evidence import Evidence, Layer
+from pipeline.spec import Spec, load_spec
+from pipeline.stages import prove
+from tests.fake_cloud import ROOT, FakeCloud, base_image, fake_cloud
+from tests.scripted_build import SPEC, passed, script_the_guest
+
+__all__ = ["fake_cloud"]
+MAKING = (
+    "ImportKeyPair",
+    "CreateSecurityGroup",
+    "AuthorizeSecurityGroupIngress",
+    "RunInstances",
+    "CreateSnapshot",
+    "RegisterImage",
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the tasks run."""
+
+    cloud: FakeCloud
+    session: Session
+    folder: Path
+    spec: Spec
+
+    @property
+    def image_id(self) -> str:
+        """An image that was built before."""
+        image = share.read_report(self.folder / "latest").image
+        assert image
+        return image.image_id
+
+    def build(self, spec: Spec | None = None, on_error: OnError = OnError.CLEANUP) -> Evidence:
+        """Build, to whatever end."""
+        return build_image(
+            spec or self.spec,
+            spec_path=SPEC,
+            session=self.session,
+            builds=self.folder,
+            console=Console(quiet=True),
+            on_error=on_error,
+        )
+
+    def begin(self) -> None:
+        """Count from here: what came before prepared the scene."""
+        self.cloud.ask("DELETE", "calls", {})
+
+    @contextmanager
+    def failing_proof(self) -> Iterator[None]:
+        """Let the raw proof fail: the image exists by then, and must go."""
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(prove, "search_blocks", fail)
+            yield
+
+
+def fail(*_: Any, **__: Any) -> Any:
+    """Be the proof that fails."""
+    raise ProofFailed("as the recording wants it")
+
+
+def read_blocks(source: SnapshotBlocks, *_: Any, **__: Any) -> Any:
+    """Read blocks as the search does, and find nothing."""
+    list(source.read_many(source.indices()[:2]))
+    return passed(Layer.RAW), (), "00"
+
+
+def changed(spec: Spec, **parts: dict[str, Any]) -> Spec:
+    """Return the spec with other values in some of its parts."""
+    return spec.model_copy(
+        update={name: getattr(spec, name).model_copy(update=values) for name, values in parts.items()}
+    )
+
+
+def record_build(stage: Stage) -> None:
+    """A build as it should be, with lost answers, of another kind of base, failing late, released to the world."""
+    assert stage.build().exit_status == 0
+    with stage.cloud.faults(*({"kind": "lost-response", "action": action} for action in MAKING)):
+        assert stage.build().exit_status == 0
+    with stage.failing_proof():
+        assert stage.build().exit_status == ProofFailed.exit_status
+    base = base_image(stage.session)
+    stage.session.client("ssm").put_parameter(Name="/base", Value=base.image_id, Type="String", Overwrite=True)
+    named = {"filter": None, "parameter": "/base", "owner": base.owner_id}
+    assert stage.build(changed(stage.spec, base_image=named)).exit_status == 0
+    record_inherited_codes(stage, base)
+    stage.session.client("ec2").disable_image_block_public_access()
+    assert stage.build(changed(stage.spec, share={"public": True})).exit_status == 0
+
+
+def record_inherited_codes(stage: Stage, base: images.Image) -> None:
+    """A base image with product codes: only CreateImage keeps them."""
+    stage.cloud.ask("PUT", "product-codes", {"id": base.image_id, "codes": ["abc123"]})
+    with stage.failing_proof():
+        stage.build(changed(stage.spec, share={"product_codes": ("abc123",)}))
+    stage.cloud.ask("PUT", "product-codes", {"id": base.image_id, "codes": []})
+
+
+def record_share(stage: Stage) -> None:
+    """Sharing anew with somebody else, and its taking back when it fails."""
+    other = changed(stage.spec, share={"accounts": ("111111111111",)})
+    list(share.share_build(stage.session, other, stage.folder / "latest"))
+    deaf = {"kind": "error", "action": "ModifyImageAttribute", "code": "Unavailable", "status": 400, "after": 1}
+    with stage.cloud.faults(deaf), suppress(AssayError):
+        list(share.share_build(stage.session, stage.spec, stage.folder / "latest"))
+
+
+def record_verify(stage: Stage) -> None:
+    """The proof of an image that exists."""
+    image_id = stage.image_id
+    with stage.cloud.faults(*({"kind": "lost-response", "action": action} for action in MAKING[:4])):
+        proved = prove_image(
+            image_id,
+            stage.spec,
+            spec_path=SPEC,
+            session=stage.session,
+            builds=stage.folder,
+            console=Console(quiet=True),
+        )
+    assert proved.exit_status == 0, proved.error
+
+
+def record_scan(stage: Stage) -> None:
+    """The search of an image's blocks."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scan, "scan_source", read_blocks)
+        scan.scan("", stage.image_id, "", lambda: stage.session, lambda *_: None)
+
+
+def record_sweep(stage: Stage) -> None:
+    """The removal of all that a build left: one that kept everything, and one whose journal is lost."""
+    with stage.failing_proof():
+        stage.build(on_error=OnError.KEEP)
+    for journal in stage.folder.glob("*/journal.jsonl"):
+        journal.unlink()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sweep, "is_expired", lambda *_: True)
+        stage.begin()
+        sweep.sweep_builds(stage.session, stage.folder)
+
+
+def record_audit(stage: Stage) -> None:
+    """Both audits of a region with an open group, and the revocation of its rules."""
+    ec2 = stage.session.client("ec2")
+    vpc_id = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    topic = stage.session.in_region("us-east-1").client("sns").create_topic(Name="bill")["TopicArn"]
+    group_id = ec2.create_security_group(GroupName=f"open-{stage.folder.name}", Description="x", VpcId=vpc_id)[
+        "GroupId"
+    ]
+    everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    ec2.authorize_security_group_ingress(GroupId=group_id, IpPermissions=[everything])
+    stage.session.in_region("us-east-1").client("cloudwatch").put_metric_alarm(
+        AlarmName="bill",
+        Namespace="AWS/Billing",
+        MetricName="EstimatedCharges",
+        AlarmActions=[topic],
+        Statistic="Maximum",
+        Period=21600,
+        EvaluationPeriods=1,
+        Threshold=5.0,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    stage.begin()
+    assert stage.session.region in choose_regions(stage.session, "all")
+    account.audit_account(stage.session, [stage.session.region])
+    found = network.audit_network(stage.session, [stage.session.region])
+    list(network.revoke(stage.session, found, frozenset(network.Kind), dry_run=False))
+
+
+def record_plan(stage: Stage) -> None:
+    """The plan of a build."""
+    make_plan(stage.spec, spec_path=SPEC, session=stage.session, builds=stage.folder)
+
+
+RECORDINGS: dict[str, Callable[[Stage], None]] = {
+    "plan": record_plan,
+    "build": record_build,
+    "share": record_share,
+    "verify": record_verify,
+    "scan": record_scan,
+    "sweep": record_sweep,
+    "audit": record_audit,
+}
+NOT_OURS = {"ec2:DisableImageBlockPublicAccess", "ssm:PutParameter"}
+"""What a recording does to prepare its scene."""
+
+
+def record(cloud: FakeCloud, folder: Path) -> dict[str, list[str]]:
+    """Return the calls of each task."""
+    spec = load_spec(SPEC)
+    session = cloud.open(spec.region)
+    script_the_guest(session, spec)
+    prove.search_blocks = read_blocks  # type: ignore[assignment]
+    stage = Stage(cloud, session, folder, spec)
+    calls = {}
+    for task, run in RECORDINGS.items():
+        stage.begin()
+        run(stage)
+        made = {f"{call['service']}:{call['action']}" for call in cloud.ask("GET", "calls", {})["calls"]}
+        calls[task] = sorted({name.replace("monitoring:", "cloudwatch:") for name in made} - NOT_OURS)
+    calls["build"] = sorted({*calls["build"], *calls["plan"]})
+    return calls
+
+
+def main() -> None:
+    """Record on the cloud that the environment names, and print the calls."""
+    with tempfile.TemporaryDirectory() as folder:
+        calls = record(FakeCloud(sys.argv[1], json.loads(sys.stdin.read())), Path(folder))
+    sys.stdout.write(json.dumps(calls, indent=2) + "\n")
+
+
+def record_elsewhere(cloud: FakeCloud) -> str:
+    """Record in a process of its own, where a script stands in for guests, and return the text of `calls.json`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.policy.recording", cloud.endpoint],
+        input=json.dumps(cloud.environment),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The policies: small enough, limited to what bears a build's tag, and made of every call that the code can make."""
+
+import ast
+import json
+from pathlib import Path
+
+import botocore.session
+import pytest
+from botocore import xform_name
+
+from pipeline.aws.tags import BUILD_ID
+from pipeline.policy.statements import FREE, GRANTS, LONGEST, Limit, is_read, policy_document, recorded_calls, tasks
+from pipeline.spec import load_spec
+from tests.fake_cloud import ROOT
+
+SPEC = load_spec(ROOT / "specs" / "debian-12.yaml")
+AWS = sorted((ROOT / "pipeline" / "aws").glob("*.py"))
+SERVICES = ("ec2", "ebs", "ssm", "sts", "iam", "cloudwatch", "sns", "kms", "service-quotas")
+NOT_OF_A_TASK = {
+    "list_changed_blocks": "no stage asks for the difference yet",
+    "start_snapshot": "snapshots are written by tests only",
+    "put_snapshot_block": "snapshots are written by tests only",
+    "complete_snapshot": "snapshots are written by tests only",
+    "assume_role": "no task changes into a role",
+}
+
+
+def policy(*chosen: str, spec=SPEC):
+    return policy_document(chosen, spec, ["eu-central-1"])
+
+
+def statement(document, sid):
+    return next((one for one in document["Statement"] if one["Sid"] == sid), None)
+
+
+@pytest.mark.parametrize("task", tasks())
+def test_a_policy_fits_into_a_managed_one(task):
+    text = json.dumps(policy(task), separators=(",", ":"))
+    assert len(text) <= LONGEST
+
+
+@pytest.mark.parametrize("task", tasks())
+def test_every_recorded_call_is_allowed_and_no_other(task):
+    allowed = {action for one in policy(task)["Statement"] for action in one["Action"]}
+    recorded = set(recorded_calls()[task]) - FREE
+    parameters = {call for call in recorded if call.startswith("ssm:")}
+    assert allowed - {"ec2:CreateTags"} == recorded - parameters - {"ec2:CreateTags"}
+
+
+@pytest.mark.parametrize("call", sorted({call for calls in recorded_calls().values() for call in calls} - FREE))
+def test_a_call_that_changes_something_is_limited(call):
+    assert is_read(call) or call in GRANTS or call.startswith("ssm:")
+
+
+@pytest.mark.parametrize("task", tasks())
+def test_only_reads_are_without_a_resource(task):
+    for one in policy(task)["Statement"]:
+        if one["Resource"] == "*":
+            assert all(is_read(action) for action in one["Action"]), one["Sid"]
+
+
+def test_what_is_made_must_be_tagged_and_what_is_changed_must_bear_the_tag():
+    document = policy("build")
+    made, ours = statement(document, Limit.MADE), statement(document, Limit.OURS)
+    assert made["Condition"]["Null"] == {f"aws:RequestTag/{BUILD_ID}": "false"}
+    assert ours["Condition"]["Null"] == {f"aws:ResourceTag/{BUILD_ID}": "false"}
+    assert "ec2:RunInstances" in made["Action"] and "arn:aws:ec2:*:*:instance/*" in made["Resource"]
+    assert "ec2:TerminateInstances" in ours["Action"]
+    free = statement(document, Limit.ANY)
+    kinds = {arn.rpartition(":")[2] for arn in free["Resource"]}
+    assert kinds == {"image/*", "snapshot/*", "subnet/*", "security-group/*", "vpc/*"}
+    assert set(free["Action"]) == {"ec2:RunInstances", "ec2:CreateSecurityGroup"}
+
+
+def test_nothing_can_be_tagged_that_is_not_being_made_or_ours_already():
+    tagging = [one for one in policy("build")["Statement"] if "ec2:CreateTags" in one["Action"]]
+    assert {one["Sid"] for one in tagging} == {"TagWhileMaking", Limit.OURS}
+    assert (
+        "RunInstances" in statement(policy("build"), "TagWhileMaking")["Condition"]["StringEquals"]["ec2:CreateAction"]
+    )
+
+
+def test_calls_are_limited_to_the_regions():
+    for one in policy("build")["Statement"]:
+        assert one["Condition"]["StringEquals"]["aws:RequestedRegion"] == ["eu-central-1"]
+
+
+def test_china_and_the_government_have_partitions_of_their_own():
+    document = policy("share", spec=SPEC.model_copy(update={"region": "cn-north-1"}))
+    assert statement(document, Limit.OURS)["Resource"][0].startswith("arn:aws-cn:ec2:")
+
+
+def test_a_verification_reads_blocks_that_bear_no_tag_and_a_build_does_not():
+    assert "ebs:GetSnapshotBlock" in statement(policy("verify"), Limit.ANY)["Action"]
+    assert "ebs:GetSnapshotBlock" in statement(policy("build"), Limit.OURS)["Action"]
+
+
+def test_the_spec_adds_its_parameter_and_its_key():
+    base = SPEC.base_image.model_copy(update={"filter": None, "parameter": "/aws/service/debian/latest", "owner": "1"})
+    encryption = {"kms_key_id": "alias/images"}
+    image = type(SPEC.image).model_validate({**SPEC.image.model_dump(), "encryption": encryption})
+    document = policy("build", spec=SPEC.model_copy(update={"base_image": base, "image": image}))
+    assert statement(document, "Parameters")["Resource"] == ["arn:aws:ssm:*:*:parameter/aws/service/debian/latest"]
+    granting = statement(document, "GrantTheKey")["Condition"]
+    assert granting["ForAnyValue:StringEquals"] == {"kms:ResourceAliases": ["alias/images"]}
+    assert statement(policy("build"), "UseTheKey") is None
+    assert statement(policy("share", spec=SPEC.model_copy(update={"image": image})), "UseTheKey") is None
+
+
+def operations() -> dict[str, str]:
+    session = botocore.session.get_session()
+    return {
+        xform_name(name): f"{service}:{name}"
+        for service in SERVICES
+        for name in session.get_service_model(service).operation_names
+    }
+
+
+def asked_in(path: Path) -> set[str]:
+    """Return the methods that a module calls, and the paginators that it asks for."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute | ast.Call)]
+    names = {node.attr for node in calls if isinstance(node, ast.Attribute)}
+    return names | {
+        node.args[0].value
+        for node in calls
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "get_paginator"
+        and isinstance(node.args[0], ast.Constant)
+    }
+
+
+def test_every_call_in_the_code_was_recorded_for_some_task():
+    known = operations()
+    asked = {name for path in AWS for name in asked_in(path) if name in known}
+    recorded = {call for calls in recorded_calls().values() for call in calls} | FREE
+    missing = {name for name in asked - set(NOT_OF_A_TASK) if known[name] not in recorded}
+    assert missing == set()
+    assert len(asked) > 30
