@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.errors import SpecInvalid
 from pipeline.spec.model import Part, Spec
+from pipeline.spec.profiles import with_profiles
 from pipeline.spec.rules import RULES, Rule
 from pipeline.spec.types import shorten
 from pipeline.spec.yaml_source import Place, Problem, YamlSource, display_path, read_yaml
@@ -32,8 +33,9 @@ def load_part(path: Path, model: type[Kind], rules: tuple[Rule, ...] = ()) -> Ki
     if isinstance(source.value, dict):
         part, found = _validate(source, model)
         problems.extend(found)
+        data = {**source.value, "harden": with_profiles(source.value.get("harden"))}
         for rule in rules:
-            problems.extend(source.problem_at(place, message) for place, message in rule(source.value, path.parent))
+            problems.extend(source.problem_at(place, message) for place, message in rule(data, path.parent))
     elif not problems:
         problems.append(Problem(0, "", "is empty" if source.value is None else "is not a mapping of keys to values"))
     file = display_path(path)
@@ -73,7 +75,7 @@ def _validate(source: YamlSource, model: type[Kind]) -> tuple[Kind | None, list[
 
 def _follows(details: ErrorDetails) -> bool:
     """Say whether an error only follows from others: a list is counted as too short when its items are wrong."""
-    return details["type"] == "too_short" and bool(details["input"])
+    return details["type"] == "too_short" and isinstance(details["input"], list) and bool(details["input"])
 
 
 def _explain(details: ErrorDetails, source: YamlSource, model: type[Part]) -> Problem:

@@ -3,12 +3,14 @@
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from pipeline.spec.profiles import with_profiles
 from pipeline.spec.types import (
     AbsolutePath,
     AccountId,
     AnyCidr,
+    Certificate,
     Cidr,
     Description,
     DeviceName,
@@ -30,6 +32,7 @@ from pipeline.spec.types import (
     SubnetId,
     TagKey,
     TagValue,
+    UnitName,
     UserName,
     render_image_name,
 )
@@ -37,8 +40,11 @@ from pipeline.spec.types import (
 Architecture = Literal["x86_64", "arm64"]
 
 
+Profile = Literal["baseline", "strict", "paid"]
+
+
 def _is_word(value: object) -> str:
-    return "word" if isinstance(value, str) else "networks"
+    return "word" if isinstance(value, str) else "list"
 
 
 class Part(BaseModel):
@@ -79,7 +85,7 @@ class Network(Part):
     subnet_id: SubnetId | None = None
     security_group_ids: tuple[SecurityGroupId, ...] = ()
     ssh_from: Annotated[
-        Annotated[Literal["caller"], Tag("word")] | Annotated[tuple[Cidr, ...], Field(min_length=1), Tag("networks")],
+        Annotated[Literal["caller"], Tag("word")] | Annotated[tuple[Cidr, ...], Field(min_length=1), Tag("list")],
         Discriminator(_is_word),
     ] = "caller"
     """Who may reach ssh on the build instance: `caller` is the address that this build comes from (A02)."""
@@ -150,6 +156,30 @@ class KernelOptions(Part):
     """Never load file systems and protocols that no server on EC2 needs."""
 
 
+class LoginOptions(Part):
+    """Logins and new accounts (H25; DS, CIS)."""
+
+    umask: Literal["022", "027", "077"] = "027"
+    idle_minutes: Annotated[int, Field(ge=0, le=1440)] = 0
+    """End a shell at which nobody types for so long; 0: never."""
+
+
+class AuditOptions(Part):
+    """The audit trail of the kernel, by auditd (H25; DS, CIS)."""
+
+    immutable: bool = True
+    """Nobody, root included, changes the rules of a running instance."""
+
+
+class MountsOptions(Part):
+    """Mount options of /tmp, /var/tmp and /dev/shm: nosuid and nodev, and /tmp in memory (H25; DS, CIS)."""
+
+    noexec: bool = True
+    """No program runs from there."""
+    tmp_percent: Annotated[int, Field(ge=5, le=90)] = 50
+    """How much of the memory /tmp may take."""
+
+
 class Port(Part):
     """A port that instances of the image serve: it may listen (H18), and the host firewall lets it in (H20)."""
 
@@ -179,13 +209,38 @@ class MetadataOptions(Part):
     """Accounts of services that may reach it too: those that use the instance's role."""
 
 
+class ProductGuard(Part):
+    """A unit that holds the application back unless the instance carries the image's product codes (H31; seed [3], MP).
+
+    It reads them from the metadata service and from the instance identity document, whose signature it verifies.
+    """
+
+    services: tuple[UnitName, ...] = ()
+    """The application's units: they start only when the guard has passed, at every boot."""
+    certificates: dict[Region, Certificate] = {}
+    """By region, the RSA-2048 certificate that signs the identity documents there, as AWS publishes it (EC2 guide,
+    "AWS public certificates for instance identity document signatures"). In other regions nothing starts."""
+
+
 class Harden(Part):
     """What is set on the guest. A subject that is `null` is left as the base image has it."""
 
+    profile: Annotated[
+        Annotated[Profile, Tag("word")] | Annotated[tuple[Profile, ...], Field(min_length=1), Tag("list")],
+        Discriminator(_is_word),
+    ] = "baseline"
+    """Where the options come from that the spec does not set: one profile, or several, of which the later wins."""
     sshd: SshdOptions | None = SshdOptions()
     updates: UpdatesOptions | None = UpdatesOptions()
     clock: ClockOptions | None = ClockOptions()
     kernel: KernelOptions | None = KernelOptions()
+    login: LoginOptions | None = LoginOptions()
+    audit: AuditOptions | None = None
+    """Off, because it installs a package and costs a moment of each boot: auditd."""
+    mandatory_access: bool = False
+    """AppArmor or SELinux, by family (H25; DS, CIS). Off, because it costs a moment of each boot."""
+    mounts: MountsOptions | None = None
+    """Off, because software that runs programs from /tmp would stop to work."""
     listen: tuple[Port, ...] = ()
     """Which ports may listen, besides that of ssh (H18; seeds [1], [4]). Whatever else listens fails the proof."""
     firewall: FirewallOptions | None = None
@@ -196,6 +251,15 @@ class Harden(Part):
     """Prepare the first boot: the launch key's way, fresh host keys, a random root password (H13, H15)."""
     remove_other_users: bool = True
     """Remove login users that the spec does not name: leavers (H11)."""
+    launch_user_sudo: bool = True
+    """Whether who launches an instance is root on it. False: no sudo, and cloud-init reads no user-data, which it would
+    run as root (H30; seed [3]). The channel decides: AWS Marketplace wants an administrator."""
+    product_guard: ProductGuard | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_profiles(cls, data: object) -> object:
+        return with_profiles(data)
 
 
 class Waiver(Part):
@@ -203,6 +267,14 @@ class Waiver(Part):
 
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
     reason: Annotated[str, Field(min_length=10)]
+    expires: date
+
+
+class ControlWaiver(Part):
+    """A control of hardening that may fail for a time. It is in every report, with its reason, until it expires."""
+
+    control: Annotated[str, Form(r"H(0[1-9]|[12][0-9]|3[0-2])", "a control of hardening: H01 to H32")]
+    reason: Annotated[OneLine, Field(min_length=10)]
     expires: date
 
 
@@ -272,6 +344,8 @@ class Spec(Part):
     users: tuple[User, ...] = ()
     harden: Harden = Harden()
     scrub: Scrub = Scrub()
+    waivers: tuple[ControlWaiver, ...] = ()
+    """Controls of hardening whose checks may fail, each with a reason, until a date."""
     checks: tuple[OneLine, ...] = ()
     """Your own testinfra files or folders, beside the spec; they run with ours."""
     image: Image = Image()

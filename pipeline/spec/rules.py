@@ -8,6 +8,8 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from pipeline.spec.public_keys import fingerprint
@@ -155,6 +157,45 @@ def let_services_reach_metadata(data: object, folder: Path) -> Iterator[tuple[Pl
         yield ("harden", "metadata", "users"), "reach nothing with `reachable: while-booting`: nobody does after it"
 
 
+def guard_what_can_be_guarded(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Want all that the product-code guard needs: units, codes, and the certificate of the image's region (H31)."""
+    guard = value_at(data, "harden", "product_guard")
+    if not isinstance(guard, dict):
+        return
+    place = ("harden", "product_guard")
+    if not items_at(guard, "services"):
+        yield (*place, "services"), "names no unit: which services wait for the product-code guard? (H31)"
+    if not items_at(data, "share", "product_codes"):
+        yield ("share", "product_codes"), "is empty: harden.product_guard would hold everything back (H31)"
+    region = value_at(data, "region")
+    certificates = value_at(guard, "certificates", default={})
+    if isinstance(region, str) and isinstance(certificates, dict) and region not in certificates:
+        yield (*place, "certificates"), f"has none for {region}: the guard would hold everything back there (H31)"
+
+
+def keep_root_from_the_customer(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that nothing makes the customer root after all, where the spec says that they are not (H30)."""
+    if value_at(data, "harden", "launch_user_sudo") is not False:
+        return
+    if value_at(data, "harden", "first_boot") is False:
+        yield ("harden", "launch_user_sudo"), "needs harden.first_boot, which tells cloud-init so (H30)"
+    granted = [value_at(user, "name") for user in items_at(data, "users") if value_at(user, "sudo") is not None]
+    if value_at(data, "image", "launch_user", default="admin") in granted:
+        yield ("users",), "grants sudo to the launch user, and harden.launch_user_sudo is false (H30)"
+
+
+def let_waivers_end(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse waivers that have expired, and two for the same control."""
+    seen: dict[str, str] = {}
+    for number, waiver in enumerate(items_at(data, "waivers")):
+        expires, control = value_at(waiver, "expires"), value_at(waiver, "control")
+        with suppress(ValueError, TypeError):
+            if date.fromisoformat(str(expires)) < datetime.now(UTC).date():
+                yield ("waivers", number, "expires"), f"expired on {expires}: mend the control, or decide again"
+        if isinstance(control, str):
+            yield from _report_twin(("waivers", number, "control"), control, f"a waiver of {control}", seen)
+
+
 def name_images_shortly(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
     """See that the image's name fits when its fields are filled in (RegisterImage: 3-128 characters)."""
     name, template = value_at(data, "name"), value_at(data, "image", "name", default="{name}-{build_id}")
@@ -232,6 +273,9 @@ RULES: tuple[Rule, ...] = (
     serve_safe_ports,
     keep_the_build_inside,
     let_services_reach_metadata,
+    guard_what_can_be_guarded,
+    keep_root_from_the_customer,
+    let_waivers_end,
     name_images_shortly,
     agree_on_architecture,
     describe_disks_once,

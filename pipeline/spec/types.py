@@ -16,6 +16,7 @@ from pipeline.spec.public_keys import check_public_key
 LONGEST_IMAGE_NAME = 128
 IMAGE_NAME_FIELDS = ("name", "build_id", "date")
 LONGEST_BUILD_ID = len("20250131-235959-1a2b3c")
+SMALLEST_CERTIFICATE_BITS = 2048
 WIDEST_NETWORK = {4: 8, 6: 32}
 """The shortest prefix from which ssh may come, by version of IP (A02)."""
 
@@ -96,6 +97,19 @@ def _check_network(text: str) -> str:
             f"{text!r} is too wide: /{WIDEST_NETWORK[network.version]} is the widest that is opened for ssh (A02)"
         )
     return _check_any_network(text)
+
+
+def _check_certificate(text: str) -> str:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        key = load_pem_x509_certificate(text.encode()).public_key()
+    except ValueError:
+        raise ValueError("this is not a certificate in PEM form: -----BEGIN CERTIFICATE----- …") from None
+    if not isinstance(key, RSAPublicKey) or key.key_size < SMALLEST_CERTIFICATE_BITS:
+        raise ValueError("this certificate has no RSA key of 2048 bits: AWS publishes three a region, take RSA-2048")
+    return text.strip() + "\n"
 
 
 def _check_login_name(text: str) -> str:
@@ -192,6 +206,10 @@ PublicKey = Annotated[str, AfterValidator(check_public_key)]
 AbsolutePath = Annotated[str, AfterValidator(_check_absolute)]
 OneLine = Annotated[str, AfterValidator(_check_one_line)]
 FullName = Annotated[str, AfterValidator(_check_full_name)]
+Certificate = Annotated[str, AfterValidator(_check_certificate)]
+UnitName = Annotated[
+    str, Form(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*\.(service|socket|timer|target)", "a unit, for example nginx.service")
+]
 InstanceType = Annotated[
     str, Form(r"[a-z][a-z0-9-]*[0-9][a-z0-9-]*\.[a-z0-9-]+", "an instance type, for example t3.small")
 ]
