@@ -2,7 +2,22 @@
 
 from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
-from pipeline.harden import clock, firewall, first_boot, kernel, metadata, nftables, packages, sshd, updates, users
+from pipeline.harden import (
+    audit,
+    clock,
+    firewall,
+    first_boot,
+    kernel,
+    login,
+    mandatory_access,
+    metadata,
+    mounts,
+    nftables,
+    packages,
+    sshd,
+    updates,
+    users,
+)
 from pipeline.spec import Spec
 
 __all__ = ["harden_steps", "rollback_command"]
@@ -19,6 +34,10 @@ def harden_steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
         *needed_packages(facts, spec),
         *(clock.steps(options.clock) if options.clock else ()),
         *(kernel.steps(options.kernel) if options.kernel else ()),
+        *(login.steps(options.login) if options.login else ()),
+        *(mounts.steps(facts, options.mounts) if options.mounts else ()),
+        *(mandatory_access.steps(facts) if options.mandatory_access else ()),
+        *(audit.steps(facts, options.audit) if options.audit else ()),
         *users.steps(spec),
         *(first_boot.steps(facts, spec) if options.first_boot else ()),
         *(metadata.steps(facts, options.metadata) if options.metadata else ()),
@@ -37,9 +56,11 @@ def needed_packages(facts: Facts, spec: Spec) -> tuple[Step, ...]:
     needed = (
         (nftables.PACKAGE, "H20", options.firewall),
         (nftables.PACKAGE, "H21", by_root),
+        (audit.PACKAGES[facts.family], "H25", options.audit),
+        (mandatory_access.PACKAGES[facts.family], "H25", options.mandatory_access),
     )
     wanted = [(name, control) for name, control, is_needed in needed if is_needed]
-    controls = tuple(control for _, control in wanted)
+    controls = tuple(dict.fromkeys(control for _, control in wanted))
     return packages.steps(facts, (name for name, _ in wanted), controls)
 
 

@@ -1,4 +1,4 @@
-"""The baseline of kernel and accounts (H25): the part of dev-sec's and CIS's that a server does not notice."""
+"""The baseline of the kernel (H25): the part of dev-sec's and CIS's that a server does not notice."""
 
 from pipeline.guest.step import Step
 from pipeline.guest.variables import assign
@@ -42,8 +42,6 @@ SETTINGS = {
 MODULES = "cramfs dccp freevxfs hfs hfsplus jffs2 rds sctp tipc firewire-core"
 """File systems and protocols that no server on EC2 needs, and that have had holes."""
 
-LOGIN_DEFINITIONS = {"UMASK": "027", "HOME_MODE": "0700"}
-
 # The hyphen: a kernel without the setting is no error.
 SYSCTL = ManagedFile(
     "/etc/sysctl.d/90-assay.conf",
@@ -78,17 +76,6 @@ LIST
 
 SET = r"""
 while read -r file wanted; do
-    if [ -e "$file" ]; then
-        read -r value <"$file"
-        [ "$value" = "$wanted" ]
-    fi
-done <<LIST
-$settings
-LIST
-"""
-
-SET = r"""
-while read -r file wanted; do
     if [ -e "$file" ]; then printf '%s\n' "$wanted" >"$file"; fi
 done <<LIST
 $settings
@@ -109,17 +96,4 @@ def steps(options: KernelOptions) -> tuple[Step, ...]:
         ),
         *(denied if options.deny_modules else ()),
         Step("kernel", ("H25",), "no core dumps", NO_CORES.action, NO_CORES.test),
-        *(set_definition(name, value) for name, value in LOGIN_DEFINITIONS.items()),
-    )
-
-
-def set_definition(name: str, value: str) -> Step:
-    """Return the step that sets a definition of /etc/login.defs, which useradd and login read."""
-    values = assign(name=name, value=value)
-    return Step(
-        "kernel",
-        ("H25",),
-        f"{name} {value} for new accounts and logins",
-        values + 'sed -i "/^[[:space:]]*$name[[:space:]]/d" /etc/login.defs\necho "$name $value" >>/etc/login.defs',
-        values + '[ "$(grep "^[[:space:]]*$name[[:space:]]" /etc/login.defs)" = "$name $value" ]',
     )

@@ -4,6 +4,7 @@ from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
 from pipeline.harden.managed_file import ManagedFile
 from pipeline.harden.nftables import load_table
+from pipeline.harden.unit import enable, is_enabled
 from pipeline.spec import MetadataOptions
 
 TABLE = "assay_metadata"
@@ -72,6 +73,6 @@ def close_after_boot(facts: Facts) -> Step:
         "metadata",
         ("H21",),
         "metadata service: for nobody once an instance is up",
-        f"{unit.action}systemctl --no-reload enable {UNIT}",
-        f"{unit.test}[ -L /etc/systemd/system/{target}.wants/{UNIT} ]",
+        unit.action + enable(UNIT),
+        unit.test + is_enabled(UNIT),
     )

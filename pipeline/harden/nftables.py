@@ -4,8 +4,10 @@ from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
 from pipeline.guest.variables import assign
 from pipeline.harden.managed_file import ManagedFile
+from pipeline.harden.unit import enable, is_enabled
 
 PACKAGE = "nftables"
+UNIT = "nftables.service"
 FOLDER = "/etc/nftables.d"
 LOADED_AT_BOOT = {"debian": "/etc/nftables.conf", "redhat": "/etc/sysconfig/nftables.conf"}
 """What nftables.service loads, by family."""
@@ -25,15 +27,13 @@ def load_table(facts: Facts, step: Step, table: str, chains: str) -> Step:
         step.subject,
         step.controls,
         step.title,
-        test=file.test + variables + IS_LOADED,
-        action=f"{step.action}{file.action}{variables}{LOAD}",
+        test=file.test + is_enabled(UNIT) + variables + IS_LOADED,
+        action=f"{step.action}{file.action}{variables}{LOAD}{enable(UNIT)}",
     )
 
 
 # The file is loaded a second time, in a network of its own that nobody uses: so both listings are this nft's own words.
 IS_LOADED = """
-set -- /etc/systemd/system/*.wants/nftables.service
-[ -L "$1" ]
 grep -qxF "$include" "$main"
 list='nft -s list table inet "$0"'
 [ "$(unshare --net sh -c "nft -f \\"\\$1\\" && $list" "$table" "$file")" = "$(sh -c "$list" "$table")" ]
@@ -43,5 +43,4 @@ LOAD = """
 nft -c -f "$file"
 nft -f "$file"
 if ! grep -qxF "$include" "$main" 2>/dev/null; then printf '# Written by Assay.\\n%s\\n' "$include" >>"$main"; fi
-systemctl --no-reload enable nftables.service
 """

@@ -71,6 +71,11 @@ rm /etc/ssh/moduli.new
 for name in Update-Package-Lists Unattended-Upgrade; do
   printf 'APT::Periodic::%s "1";\\n' $name
 done >/etc/apt/apt.conf.d/20auto-upgrades
+ln -sfn /usr/share/zoneinfo/Etc/UTC /etc/localtime
+echo Etc/UTC >/etc/timezone
+sed -i -E '/^(UMASK|HOME_MODE)[[:space:]]/d' /etc/login.defs
+printf 'UMASK 027\\nHOME_MODE 0700\\n' >>/etc/login.defs
+echo 'umask 027' >/etc/profile.d/private.sh
 systemctl enable -q apt-daily.timer apt-daily-upgrade.timer
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /var/lib/systemd/random-seed
 : >/etc/machine-id

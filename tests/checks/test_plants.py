@@ -12,6 +12,7 @@ from pipeline.report.evidence import Layer, Status
 from pipeline.verify.live import prove
 from tests.checks.small_debian import GOOD, ChrootShell, make_debian, missing_here, overlay
 from tests.checks.test_traceability import FILES, checks_of
+from tests.harden.guest_plants import ON_A_GUEST
 from tests.verify.specs import make_spec
 
 pytestmark = [
@@ -22,6 +23,7 @@ pytestmark = [
 SUDO = {"who": "the head of the platform", "why": "runs the web servers"}
 SPEC = make_spec(users=("ada",)).model_dump(mode="json")
 SPEC["users"][0]["sudo"] = SUDO
+SPEC["harden"]["kernel"] = None  # it is this machine's
 BUILD_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBwQ4FNV66QbQ8es7AQmlz1YtrLIvhXkZYeCiqFnH+vW build"
 PEM = "-----BEGIN OPENSSH PRIVATE KEY-----\\nb3BlbnNzaC1rZXktdjEA\\n-----END OPENSSH PRIVATE KEY-----"
 
@@ -45,7 +47,7 @@ def sshd(line, *checks):
     return plant(line, f"echo '{line}' >$(mktemp /etc/ssh/sshd_config.d/00-bad-XXXXXX.conf)", *checks)
 
 
-NOT_PLANTED = {
+NOT_PLANTED = ON_A_GUEST | {
     "updates::dnf_installs_what_it_finds",  # only where dnf is
     "updates::dnf_checks_signatures",
 }
@@ -285,6 +287,11 @@ PLANTS = [
         "echo 'APT::Get::AllowUnauthenticated \"true\";' >/etc/apt/apt.conf.d/99x",
         "updates::repositories_are_signed",
     ),
+    plant("another time zone", "ln -sfn /usr/share/zoneinfo/Europe/Berlin /etc/localtime", "clock::time_zone"),
+    plant("another name of the time zone", "echo Europe/Berlin >/etc/timezone", "clock::time_zone"),
+    plant("new homes for all", "echo HOME_MODE 0755 >>/etc/login.defs", "login::new_accounts_are_private"),
+    plant("a loose umask", "sed -i 's/^UMASK.*/UMASK 022/' /etc/login.defs", "login::new_accounts_are_private"),
+    plant("a later file loosens the umask", "echo 'umask 022' >/etc/profile.d/zz.sh", "login::shells"),
     plant("a root shell for all", "chmod u+s /bin/bash", "privilege::set_user_id_programs_are_known"),
     plant(
         "a set-user-id program under a known name",

@@ -93,6 +93,7 @@ def test_subjects_can_be_left_out() -> None:
                 "remove_other_users": False,
                 "clock": None,
                 "kernel": None,
+                "login": None,
                 "first_boot": False,
             }
         ),
