@@ -25,6 +25,7 @@ from pipeline.spec.types import (
     OrganizationalUnitArn,
     OrganizationArn,
     Parameter,
+    ParameterName,
     ProductCode,
     PublicKey,
     Region,
@@ -331,6 +332,21 @@ class Share(Part):
     """Codes that the image must carry; read back and proved, never set (A11)."""
 
 
+class Release(Part):
+    """Where else the image is released, and what is set on it everywhere. Nothing named: it is shared where it is."""
+
+    regions: tuple[Region, ...] = ()
+    """Beside the spec's own: each gets a copy, proved to be the same blocks, and shared as `share` says (R06, A10)."""
+    parameter: ParameterName | None = None
+    """An SSM parameter of the type aws:ec2:image that holds the image's id, in each region; last but for public."""
+    deprecate_after_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    """The image is deprecated so many days after it was released (A12)."""
+    protect: bool = False
+    """Protect the image from deregistration (A12)."""
+    copies_on_failure: Literal["keep", "remove"] = "keep"
+    """What becomes of new copies when the release fails: kept, so that it can be completed, or removed."""
+
+
 class Spec(Part):
     """All of a spec file."""
 
@@ -350,6 +366,7 @@ class Spec(Part):
     """Your own testinfra files or folders, beside the spec; they run with ours."""
     image: Image = Image()
     share: Share = Share()
+    release: Release = Release()
 
     def image_name(self, build_id: str, day: date) -> str:
         """Return the name of the image that a build on a day makes."""

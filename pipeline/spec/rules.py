@@ -196,6 +196,25 @@ def let_waivers_end(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
             yield from _report_twin(("waivers", number, "control"), control, f"a waiver of {control}", seen)
 
 
+def release_where_it_can_go(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that each region is named once, and that the key of a copy exists where the copy is made (A10)."""
+    home = value_at(data, "region")
+    seen = {home: "region"} if isinstance(home, str) else {}
+    for number, region in enumerate(items_at(data, "release", "regions")):
+        place = ("release", "regions", number)
+        if isinstance(region, str):
+            if region in seen:
+                yield place, f"{region} stands at {seen[region]} already"
+            seen.setdefault(region, format_place(place))
+    key = value_at(data, "image", "encryption", "kms_key_id")
+    everywhere = isinstance(key, str) and ("alias/" in key or "mrk-" in key) and not key.startswith("arn:")
+    if items_at(data, "release", "regions") and isinstance(key, str) and not everywhere:
+        yield (
+            ("image", "encryption", "kms_key_id"),
+            "this key is of one region: name an alias or a multi-Region key (mrk-…) that each region has",
+        )
+
+
 def name_images_shortly(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
     """See that the image's name fits when its fields are filled in (RegisterImage: 3-128 characters)."""
     name, template = value_at(data, "name"), value_at(data, "image", "name", default="{name}-{build_id}")
@@ -276,6 +295,7 @@ RULES: tuple[Rule, ...] = (
     guard_what_can_be_guarded,
     keep_root_from_the_customer,
     let_waivers_end,
+    release_where_it_can_go,
     name_images_shortly,
     agree_on_architecture,
     describe_disks_once,

@@ -191,6 +191,11 @@ ImageId = Annotated[str, Form(r"ami-([0-9a-f]{8}|[0-9a-f]{17})", "an image id, f
 Parameter = Annotated[
     str, Form(r"resolve:ssm:[A-Za-z0-9/_.-]+(:[A-Za-z0-9_.-]+)?", "a parameter: resolve:ssm:/path/of/parameter")
 ]
+ParameterName = Annotated[
+    str,
+    Field(max_length=900),
+    Form(r"(?!/(aws|ssm)(/|$))(/[A-Za-z0-9_.-]+){1,15}", "the path of a parameter of your own, as /images/web"),
+]
 AccountId = Annotated[str, AfterValidator(_check_account), Field(json_schema_extra={"pattern": "^[0-9]{12}$"})]
 Region = Annotated[
     str, AfterValidator(_check_region), Field(json_schema_extra={"pattern": "^[a-z]+(-[a-z]+)+-[0-9]+$"})
