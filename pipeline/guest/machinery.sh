@@ -20,7 +20,7 @@ record() { printf '%s %s %s %s %s %s .\n' "$1" "$2" "$status" "$began" "$now" "$
 # Leave the end of what the step printed in $printed, as base64; a hyphen when it printed nothing.
 read_output() {
     printed=-
-    if [ -s output ]; then printed=$(tail -c "$assay_output_bytes" output | base64 | tr -d '\n'); fi
+    if [ -s output ]; then printed=$(tail -c "$assay_output_bytes" output | base64 -w 0); fi
 }
 
 # perform NUMBER required|optional tested|untested
@@ -116,7 +116,7 @@ follow() {
         part=$part$line
         if [ "$seen" = end ]; then break; fi
         if [ "$dead" -ne 0 ]; then
-            printf '%s died %s .\n' "$assay_nonce" "$(tail -c 2000 trouble | base64 | tr -d '\n')"
+            printf '%s died %s .\n' "$assay_nonce" "$(tail -c 2000 trouble | base64 -w 0)"
             return
         fi
         nap
