@@ -87,7 +87,7 @@ def test_the_build_s_folder_has_the_evidence_and_no_secret(built, workshop):
     names = {path.name for path in files}
 
     assert (workshop.builds / "latest").resolve() == folder.resolve()
-    assert names >= {"report.json", "report.html", "junit.xml", "report.sarif"}
+    assert names >= {"report.json", "report.html", "junit.xml", "report.sarif", "sbom.cdx.json"}
     assert names >= {"journal.jsonl", "program-harden.sh", "program-scrub.sh"}
     assert names >= {"console-instance.log", "console-consumer.log"}
     for path in files:

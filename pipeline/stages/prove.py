@@ -21,6 +21,7 @@ from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.context import Context
 from pipeline.stages.guests import Door, boot_guest, make_key, open_root_shells, save_console
 from pipeline.stages.launch import Launched, marked_user_data
+from pipeline.stages.sbom import write_sbom
 from pipeline.stages.scrub import Scrubbed
 from pipeline.stages.seal import Sealed
 from pipeline.verify.fresh_boot import plan_logins, prove_fresh_boot
@@ -50,9 +51,10 @@ def prove_live(context: Context, scrubbed: Scrubbed) -> Scrubbed:
         spec_folder=context.spec_path.parent,
         progress=context.check_progress,
     )
+    context.recorder.add(*results)
+    write_sbom(context, scrubbed.root_shells[0].run)
     for root_shell in scrubbed.root_shells:
         root_shell.close()
-    context.recorder.add(*results)
     require_pass(results, (), "the guest, before it is sealed")
     return scrubbed
 
@@ -137,8 +139,10 @@ def prove_boot(context: Context, image: Image, door: Door, launched: Launched | 
                 spec_folder=context.spec_path.parent,
                 progress=context.check_progress,
             )
-            guest.shell.close()
         context.recorder.add(*results)
+        if launched is None:
+            write_sbom(context, guest.shell.run)
+        guest.shell.close()
 
 
 def no_way_in() -> Result:

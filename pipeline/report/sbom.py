@@ -1,0 +1,123 @@
+"""The bill of materials of an image: CycloneDX 1.6 JSON, `sbom.cdx.json` in the folder of a build.
+
+Written from the package database of the guest, after the scrub and before the seal. Package URLs follow the types `deb`
+and `rpm` of the purl specification. The serial number comes from the build's id: the same build has the same one.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID, uuid5
+
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.contact import OrganizationalEntity
+from cyclonedx.model.license import DisjunctiveLicense
+from cyclonedx.model.tool import ToolRepository
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
+
+from pipeline.report.text import make_visible
+
+FILE = "sbom.cdx.json"
+NAMESPACE = UUID("7d4c1f0a-6a55-5c0e-9a0b-2f6f7a7b6d11")
+"""Serial numbers of this kind of bill are in a space of their own (RFC 9562, version 5)."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """One package that is installed on a guest."""
+
+    name: str
+    version: str
+    """With its release; without the epoch in the case of rpm."""
+    architecture: str
+    epoch: str = ""
+    source: str = ""
+    """The source package, where it has another name or version."""
+    supplier: str = ""
+    licences: tuple[str, ...] = ()
+    """As the package names them; most are no SPDX identifiers."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a guest has installed, by its package database."""
+
+    kind: Literal["deb", "rpm"]
+    distribution: str
+    """The ID of os-release."""
+    version: str
+    """The VERSION_ID of os-release."""
+    title: str
+    packages: tuple[Package, ...]
+
+
+def render_sbom(inventory: Inventory, *, build_id: str, spec_name: str, made: datetime) -> str:
+    """Return the bill of materials of the image that a build makes."""
+    image = Component(name=spec_name, version=build_id, type=ComponentType.OPERATING_SYSTEM, bom_ref="image")
+    system = Component(
+        name=inventory.distribution,
+        version=inventory.version,
+        description=make_visible(inventory.title),
+        type=ComponentType.OPERATING_SYSTEM,
+        bom_ref="distribution",
+    )
+    packages = [_component(package, inventory) for package in inventory.packages]
+    assay = Component(name="assay", type=ComponentType.APPLICATION)
+    bill = Bom(
+        serial_number=uuid5(NAMESPACE, build_id),
+        metadata=BomMetaData(component=image, timestamp=made, tools=ToolRepository(components=[assay])),
+        components=[system, *packages],
+    )
+    bill.register_dependency(image, [system, *packages])
+    return str(JsonV1Dot6(bill).output_as_string(indent=2)) + "\n"
+
+
+def _component(package: Package, inventory: Inventory) -> Component:
+    url = package_url(package, inventory)
+    return Component(
+        name=package.name,
+        version=f"{package.epoch}:{package.version}" if package.epoch else package.version,
+        type=ComponentType.LIBRARY,
+        purl=url,
+        bom_ref=url.to_string(),
+        supplier=OrganizationalEntity(name=make_visible(package.supplier)) if package.supplier else None,
+        licenses=[DisjunctiveLicense(name=make_visible(name)) for name in package.licences],
+    )
+
+
+def package_url(package: Package, inventory: Inventory) -> PackageURL:
+    """Return the purl of a package, with the architecture and the distribution that it is of."""
+    qualifiers = {
+        "arch": package.architecture,
+        "distro": "-".join(part for part in (inventory.distribution, inventory.version) if part),
+        "epoch": package.epoch,
+        "upstream": package.source,
+    }
+    return PackageURL(
+        type=inventory.kind,
+        namespace=inventory.distribution,
+        name=package.name,
+        version=package.version,
+        qualifiers={name: value for name, value in qualifiers.items() if value},
+    )
+
+
+def read_versions(text: str) -> dict[str, str]:
+    """Return the version of each package in a bill, by name and architecture; of several, all with commas.
+
+    Raises ValueError for what is no bill of ours.
+    """
+    found: dict[str, set[str]] = {}
+    try:
+        for component in json.loads(text)["components"]:
+            if "purl" in component:
+                url = PackageURL.from_string(component["purl"])
+                qualifiers = url.qualifiers if isinstance(url.qualifiers, dict) else {}
+                architecture = qualifiers.get("arch", "")
+                found.setdefault(f"{url.name} {architecture}".strip(), set()).add(component["version"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("no CycloneDX bill of materials") from error
+    return {name: ", ".join(sorted(versions)) for name, versions in sorted(found.items())}
