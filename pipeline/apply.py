@@ -27,8 +27,8 @@ from pipeline.guest.keys import KeyPair, is_whole, load_key_file
 from pipeline.guest.program import Outcome, StepResult, compile_program
 from pipeline.guest.shell import AgentKeys, DirectConnector, Shell, can_log_in, connect, count_agent_keys
 from pipeline.guest.step import Step
-from pipeline.harden import harden_steps
-from pipeline.harden.sshd import commit_command, rollback_command
+from pipeline.harden import harden_steps, rollback_command
+from pipeline.harden.sshd import commit_command
 from pipeline.spec import Spec
 
 CONNECT_SECONDS = 30.0

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.errors import StepFailed
+from pipeline.errors import GuestUnreachable, StepFailed
 from pipeline.guest.shell import can_log_in
 from pipeline.harden import harden_steps, rollback_command
 from pipeline.harden.sshd import commit_command
@@ -33,18 +33,21 @@ def harden(context: Context, launched: Launched) -> Hardened:
 def prove_second_login(context: Context, launched: Launched) -> None:
     """Log in a second time while the first session is held; take back what shut it out otherwise (H07).
 
-    That is the daemon's configuration, and the host firewall.
-
-    Raises StepFailed when the second login is refused.
+    That is the daemon's configuration, and the host firewall. Raises StepFailed when the second login is refused, or
+    when nothing answers any more.
     """
     guest = launched.guest
     with context.recorder.stage("second login"):
-        if can_log_in(guest.connector, context.spec.ssh.user, guest.key_pair, guest.host_keys):
-            guest.shell.run(commit_command())
-            return
+        problem = "is refused"
+        try:
+            if can_log_in(guest.connector, context.spec.ssh.user, guest.key_pair, guest.host_keys):
+                guest.shell.run(commit_command())
+                return
+        except GuestUnreachable as error:
+            problem = f"gets no answer ({error.message})"
         guest.shell.run(rollback_command())
         raise StepFailed(
-            "harden: a second login is refused after the change of sshd and firewall, which has been rolled back",
+            f"harden: a second login {problem} after the change of sshd and firewall, which has been rolled back",
             resource=guest.instance.instance_id,
             region=context.region,
             hint="compare ssh.user with users and image.launch_user in the spec",
