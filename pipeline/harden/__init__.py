@@ -14,6 +14,7 @@ from pipeline.harden import (
     mounts,
     nftables,
     packages,
+    product_guard,
     sshd,
     updates,
     users,
@@ -40,6 +41,7 @@ def harden_steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
         *(audit.steps(facts, options.audit) if options.audit else ()),
         *users.steps(spec),
         *(first_boot.steps(facts, spec) if options.first_boot else ()),
+        *(product_guard.steps(facts, spec, options.product_guard) if options.product_guard else ()),
         *(metadata.steps(facts, options.metadata) if options.metadata else ()),
         *(sshd.steps(facts, spec, options.sshd) if options.sshd else ()),
         *(firewall.steps(facts, spec, options.firewall) if options.firewall else ()),
@@ -53,7 +55,10 @@ def needed_packages(facts: Facts, spec: Spec) -> tuple[Step, ...]:
     """
     options = spec.harden
     by_root = options.metadata and options.metadata.reachable == "by-root"
+    asks_alone = options.first_boot and not facts.cloud_init and facts.family == "debian"
     needed = (
+        *((name, "H31", options.product_guard) for name in product_guard.PACKAGES[facts.family]),
+        ("curl", "H15", asks_alone),
         (nftables.PACKAGE, "H20", options.firewall),
         (nftables.PACKAGE, "H21", by_root),
         (audit.PACKAGES[facts.family], "H25", options.audit),

@@ -5,12 +5,17 @@ and verifies the document's signature by the certificate of the region, which th
 application requires it. It runs at each boot and whenever one of them is started, and keeps no state.
 """
 
+from functools import reduce
+
 from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
+from pipeline.harden.instance_metadata import ASK
 from pipeline.harden.managed_file import ManagedFile
 from pipeline.spec import ProductGuard, Spec
 
-PACKAGES = ("curl", "openssl")
+PACKAGES = {"debian": ("curl", "openssl"), "redhat": ("openssl",)}
+"""By family. Images of the Red Hat family come with curl or curl-minimal, and one of them excludes the other."""
+
 UNIT = "assay-product-guard.service"
 FOLDER = "/etc/assay/product-guard"
 SCRIPT = f"{FOLDER}/guard.sh"
@@ -20,38 +25,12 @@ DROP_IN = "50-assay-product-guard.conf"
 GUARD = r"""#!/bin/sh
 # Written by Assay (H31): fails unless this instance carries the product codes of the image.
 set -eu
-export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 wanted='@CODES@'
 folder='@FOLDER@'
-at=http://169.254.169.254/latest
 board=/sys/class/dmi/id/board_asset_tag
-patience=25
-
+@ASK@
 say() { printf 'product code guard: %s\n' "$*" >&2; }
 refuse() { say "held back: $*"; exit 1; }
-
-# ask PATH: what the metadata service says; the status 3 where it says that there is nothing.
-ask() {
-    code=$(curl -q -s --noproxy '*' --proto =http -m 5 --max-filesize 65536 -o "$work/answer" -w '%{http_code}' \
-        -H "@$work/token" "$at/$1") || code=000
-    case $code in
-    200) cat "$work/answer" ;;
-    404) return 3 ;;
-    *) return 1 ;;
-    esac
-}
-
-# The network may not be up yet: silence is asked again for a while. The token is in no process list.
-get_token() {
-    tries=0
-    until token=$(curl -q -sf --noproxy '*' --proto =http -m 5 -X PUT \
-        -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$at/api/token"); do
-        tries=$((tries + 1))
-        if [ "$tries" -ge "$patience" ]; then refuse 'the metadata service does not answer'; fi
-        sleep 1
-    done
-    printf 'X-aws-ec2-metadata-token: %s\n' "$token" >"$work/token"
-}
 
 # Leave the document that the region's certificate has signed in $document, without white space.
 #
@@ -158,7 +137,8 @@ def steps(facts: Facts, spec: Spec, options: ProductGuard) -> tuple[Step, ...]:
 
 def guard_files(spec: Spec, options: ProductGuard) -> tuple[ManagedFile, ...]:
     """Return every file of the guard."""
-    script = GUARD.replace("@CODES@", " ".join(spec.share.product_codes)).replace("@FOLDER@", FOLDER)
+    values = {"@CODES@": " ".join(spec.share.product_codes), "@FOLDER@": FOLDER, "@ASK@": ASK}
+    script = reduce(lambda text, name: text.replace(name, values[name]), values, GUARD)
     return (
         ManagedFile(SCRIPT, script, "755"),
         *(ManagedFile(f"{FOLDER}/{region}.pem", pem) for region, pem in sorted(options.certificates.items())),
