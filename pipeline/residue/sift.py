@@ -35,9 +35,12 @@ class Allowed:
         """Say whether a match may stay. A secret of the build never may."""
         if isinstance(match.rule, BuildSecret):
             return False
-        waived = {waiver.fingerprint for waiver in self.waivers if waiver.expires >= self.today}
         keys = {fingerprint_of(key_blob(line)) for line in self.public_keys}
-        return match.fingerprint in waived or (match.rule.controls[0] == "S02" and match.fingerprint in keys)
+        return self.waives(match.fingerprint) or (match.rule.controls[0] == "S02" and match.fingerprint in keys)
+
+    def waives(self, fingerprint: str) -> bool:
+        """Say whether a waiver that has not expired lets something stay."""
+        return any(waiver.fingerprint == fingerprint and waiver.expires >= self.today for waiver in self.waivers)
 
     def remark(self, fingerprint: str) -> str:
         """Return what to say of a waiver that no longer holds."""
@@ -104,17 +107,16 @@ class Sieve:
             packages = self._packages.setdefault(id(file_system), PackageDatabase(file_system))
             for rule, entry in named_residue(file_system.entries):
                 fingerprint = fingerprint_of(b"".join(file_system.read(entry)))
-                if packages.vouches_for(entry) or any(
-                    waiver.fingerprint == fingerprint for waiver in self.allowed.waivers
-                ):
+                if packages.vouches_for(entry) or self.allowed.waives(fingerprint):
                     continue
+                remark = self.allowed.remark(fingerprint)
                 yield Finding(
                     control=rule.control,
                     layer=Layer.RAW,
                     kind=rule.kind,
                     place=f"file {entry.path} of {partition.name}",
                     fingerprint=fingerprint,
-                    detail=f"a file of {entry.size} bytes that must not ship",
+                    detail="; ".join(filter(None, (f"a file of {entry.size} bytes that must not ship", remark))),
                 )
 
 
