@@ -143,6 +143,31 @@ class ReleaseFailed(AssayError):
     exit_status = 50
 
 
+class AttestationFailed(AssayError):
+    """The statement about a proved image could not be signed; the image is kept, and shared as its spec says."""
+
+    exit_status = 55
+    default_hint = "`invoke attest.sign` signs it again; check attest in the spec, and the key"
+
+
+class SignatureRefused(AssayError):
+    """A statement is not signed by a key that is trusted: whatever it says is worth nothing."""
+
+    exit_status = 56
+    default_hint = "name the signer's public key with --key=FILE; if that is the one, somebody changed the statement"
+
+
+class EvidenceChanged(AssayError):
+    """A signed statement and the evidence beside it do not say the same; each difference is listed."""
+
+    exit_status = 57
+    default_hint = "the files were changed after they were signed: build again, or get the originals"
+
+    def __init__(self, message: str, differences: tuple[str, ...] = (), **about: str | None) -> None:
+        super().__init__("\n".join((message, *(f"  {difference}" for difference in differences))), **about)
+        self.differences = differences
+
+
 class ResourcesLeaked(AssayError):
     """Some resources could not be removed; they are listed in the report and cost money until they are."""
 

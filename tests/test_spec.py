@@ -84,6 +84,7 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
     "no region": ({"region": "frankfurt"}, "region", "is not a region"),
     "no base": ({"base_image": {"filter": REMOVED}}, "base_image", "exactly one of"),
     "two bases": ({"base_image": {"id": "ami-01234567"}}, "base_image", "here are id and filter"),
+    "two signing keys": ({"attest": {"key_file": "k", "kms_key_id": "alias/k"}}, "attest", "names two keys"),
     "no owner": ({"base_image": {"filter": {"owner": REMOVED}}}, "base_image.filter.owner", "is required"),
     "id without owner": ({"base_image": {"filter": REMOVED, "id": "ami-01234567"}}, "base_image.owner", "(A01)"),
     "parameter without owner": (

@@ -2,6 +2,7 @@
 
 from pipeline.spec.load import export_schema, load_part, load_spec, spec_digest
 from pipeline.spec.model import (
+    Attest,
     AuditOptions,
     BaseImage,
     BlockDevice,
@@ -36,6 +37,7 @@ from pipeline.spec.types import AccountId, Cidr, ImageId, UserName
 
 __all__ = [
     "AccountId",
+    "Attest",
     "AuditOptions",
     "BaseImage",
     "BlockDevice",

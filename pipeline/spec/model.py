@@ -347,6 +347,15 @@ class Release(Part):
     """What becomes of new copies when the release fails: kept, so that it can be completed, or removed."""
 
 
+class Attest(Part):
+    """Who signs the statement about a proved image. Nothing named: an ed25519 key of this user, made on first use."""
+
+    key_file: OneLine | None = None
+    """A private key of your own: ed25519, PKCS8 in PEM, 0600. One that is not there is made."""
+    kms_key_id: KmsKeyId | None = None
+    """An asymmetric key of KMS for SIGN_VERIFY; it never leaves KMS."""
+
+
 class Spec(Part):
     """All of a spec file."""
 
@@ -367,6 +376,7 @@ class Spec(Part):
     image: Image = Image()
     share: Share = Share()
     release: Release = Release()
+    attest: Attest = Attest()
 
     def image_name(self, build_id: str, day: date) -> str:
         """Return the name of the image that a build on a day makes."""

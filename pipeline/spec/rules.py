@@ -49,6 +49,12 @@ def name_one_base_image(data: object, folder: Path) -> Iterator[tuple[Place, str
         yield ("base_image", "owner"), f"is required beside {ways[0]}: the account that must own the image (A01)"
 
 
+def name_one_signing_key(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Want one key that signs, not two."""
+    if value_at(data, "attest", "key_file") is not None and value_at(data, "attest", "kms_key_id") is not None:
+        yield ("attest",), "names two keys: leave key_file or kms_key_id out"
+
+
 def let_somebody_in(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
     """See that somebody can log in to the image."""
     if value_at(data, "image", "launch_user", default="admin") is None and not items_at(data, "users"):
@@ -286,6 +292,7 @@ def _similar(path: Path) -> str:
 
 RULES: tuple[Rule, ...] = (
     name_one_base_image,
+    name_one_signing_key,
     let_somebody_in,
     keep_users_apart,
     share_what_can_be_shared,
