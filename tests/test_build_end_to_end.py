@@ -1,6 +1,7 @@
 """The whole recipe on a real guest of the local cloud: one build, looked at from every side; then one that fails."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def test_the_build_s_folder_has_the_evidence_and_no_secret(built, workshop):
 
     assert (workshop.builds / "latest").resolve() == folder.resolve()
     assert names >= {"report.json", "report.html", "junit.xml", "report.sarif", "sbom.cdx.json"}
+    assert "attestation.intoto.jsonl" in names
     assert names >= {"journal.jsonl", "program-harden.sh", "program-scrub.sh"}
     assert names >= {"console-instance.log", "console-consumer.log"}
     for path in files:
@@ -257,6 +259,23 @@ def test_one_clear_error_for_what_the_cloud_does_not_have(fault, workshop, tmp_p
 
     assert run.status == status, run.output + run.errors
     assert all(word in run.output + run.errors for word in words)
+    assert "Traceback" not in run.output + run.errors
+    assert left_in(workshop)["instances"] == []
+
+
+FULL_DISK = 'mount -t tmpfs -o "size=$0" none "$ASSAY_BUILDS" && exec "$@"'
+
+
+@pytest.mark.parametrize("size", ["16k", "96k"])
+def test_a_disk_that_is_full_is_named_and_nothing_is_left(size, workshop, tmp_path):
+    within = ("unshare", "--map-root-user", "--mount")
+    if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no disk of a chosen size without a mount namespace")
+    run = workshop.invoke("build", within=(*within, "sh", "-c", FULL_DISK, size), ASSAY_BUILDS=str(tmp_path))
+
+    assert run.status == 71, run.output + run.errors
+    assert f"No space left on device ({tmp_path}/" in run.errors
+    assert "free some space" in run.errors
     assert "Traceback" not in run.output + run.errors
     assert left_in(workshop)["instances"] == []
 

@@ -30,10 +30,10 @@ class Workshop:
     cloud: dict[str, str]
     builds: Path
 
-    def invoke(self, *arguments: str, **environment: str) -> Run:
-        """Run one task."""
+    def invoke(self, *arguments: str, within: tuple[str, ...] = (), **environment: str) -> Run:
+        """Run one task, `within` another command that takes it as its last arguments."""
         ran = subprocess.run(
-            [sys.executable, "-m", "invoke", *arguments],
+            [*within, sys.executable, "-m", "invoke", *arguments],
             cwd=ROOT,
             env=os.environ | self.cloud | {"ASSAY_BUILDS": str(self.builds)} | environment,
             capture_output=True,
