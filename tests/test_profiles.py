@@ -12,6 +12,7 @@ from pipeline.localcloud.authority import make_certificate
 from pipeline.report.catalogue import CATALOGUE
 from pipeline.spec import Harden, Spec, load_spec
 from pipeline.spec.profiles import PROFILES, Setting, overlay, with_profiles
+from tests.harden.samples import KEY
 
 SETTINGS = [(name, setting) for name, settings in PROFILES.items() for setting in settings]
 CODE = "abcdefghijklmnopqrstuvwxy"
@@ -105,12 +106,21 @@ def test_the_paid_profile_says_what_it_needs(tmp_path: Path) -> None:
     assert "harden.product_guard.services: names no unit" in said
     assert "harden.product_guard.certificates: has none for eu-central-1" in said
     assert "share.product_codes: is empty" in said
-    assert said.startswith(f"{tmp_path / 'sample.yaml'} has 3 problems")
+    assert "ssh.administrator_key_file: is required" in said
+    assert "users: has nobody with sudo" in said
+    assert said.startswith(f"{tmp_path / 'sample.yaml'} has 5 problems")
 
 
 def test_a_paid_image_is_read(tmp_path: Path, certificate: str) -> None:
     guard = {"services": ["nginx.service"], "certificates": {"eu-central-1": certificate}}
-    paid = read(tmp_path, harden={"profile": "paid", "product_guard": guard}, share={"product_codes": [CODE]})
+    sudo = {"who": "the vendor", "why": "support"}
+    paid = read(
+        tmp_path,
+        harden={"profile": "paid", "product_guard": guard},
+        share={"product_codes": [CODE]},
+        ssh={"administrator_key_file": "~/.ssh/vendor"},
+        users=[{"name": "vendor", "full_name": "Vendor", "keys": [KEY], "sudo": sudo}],
+    )
     assert paid.harden.product_guard and paid.harden.product_guard.services == ("nginx.service",)
     assert not paid.harden.launch_user_sudo
 
@@ -130,8 +140,6 @@ def test_a_guard_that_would_not_guard_is_refused(tmp_path: Path, guard: dict[str
 
 
 def test_a_customer_who_is_root_after_all_is_refused(tmp_path: Path) -> None:
-    from tests.harden.samples import KEY
-
     sudo = {"who": "the platform team", "why": "on call"}
     users = [{"name": "admin", "full_name": "A", "keys": [KEY], "sudo": sudo}]
     said = refusal(tmp_path, harden={"launch_user_sudo": False, "first_boot": False}, users=users)

@@ -100,6 +100,9 @@ class Ssh(Part):
     port: Annotated[int, Field(ge=1, le=65535)] = 22
     key_file: OneLine | None = None
     """A private key of your own; without it the build makes a temporary ed25519 key pair (H26: 0600, or refused)."""
+    administrator_key_file: OneLine | None = None
+    """The private key of one of `users` with sudo: through it a fresh boot is proved where the launch user is not root
+    (harden.launch_user_sudo)."""
 
 
 class Sudo(Part):

@@ -185,9 +185,13 @@ def keep_root_from_the_customer(data: object, folder: Path) -> Iterator[tuple[Pl
         return
     if value_at(data, "harden", "first_boot") is False:
         yield ("harden", "launch_user_sudo"), "needs harden.first_boot, which tells cloud-init so (H30)"
+    if value_at(data, "ssh", "administrator_key_file") is None:
+        yield ("ssh", "administrator_key_file"), "is required where the launch user is not root: how else to prove it?"
     granted = [value_at(user, "name") for user in items_at(data, "users") if value_at(user, "sudo") is not None]
     if value_at(data, "image", "launch_user", default="admin") in granted:
         yield ("users",), "grants sudo to the launch user, and harden.launch_user_sudo is false (H30)"
+    if not granted:
+        yield ("users",), "has nobody with sudo, and the launch user is not root: nobody could prove the image (H30)"
 
 
 def let_waivers_end(data: object, folder: Path) -> Iterator[tuple[Place, str]]:

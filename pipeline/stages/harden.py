@@ -10,6 +10,7 @@ from pipeline.report.evidence import Layer
 from pipeline.stages.context import Context
 from pipeline.stages.launch import Launched
 from pipeline.stages.programs import run_steps
+from pipeline.verify.waivers import list_waivers
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Hardened:
 
 def harden(context: Context, launched: Launched) -> Hardened:
     """Apply every subject that the spec asks for. Raises StepFailed, GuestUnreachable."""
+    context.recorder.add(*list_waivers(context.spec.waivers))
     steps = harden_steps(launched.facts, context.spec)
     results = run_steps(context, launched.guest.shell, steps, Layer.HARDENED, "harden")
     if context.spec.harden.sshd or context.spec.harden.firewall:

@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.images import Image
 from pipeline.aws.instances import Launch
 from pipeline.aws.session import Session
-from pipeline.errors import ProofFailed, ResidueFound
+from pipeline.errors import ProofFailed, ResidueFound, SpecInvalid
+from pipeline.guest.keys import KeyPair, load_key_file
 from pipeline.guest.shell import can_log_in
 from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue.patterns import PATTERNS
@@ -19,13 +21,14 @@ from pipeline.residue.sift import Allowed
 from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.context import Context
-from pipeline.stages.guests import Door, boot_guest, make_key, open_root_shells, save_console
+from pipeline.stages.guests import Door, ask_passphrase, boot_guest, make_key, open_root_shells, save_console
 from pipeline.stages.launch import Launched, marked_user_data
 from pipeline.stages.sbom import write_sbom
 from pipeline.stages.scrub import Scrubbed
 from pipeline.stages.seal import Sealed
 from pipeline.verify.fresh_boot import plan_logins, prove_fresh_boot
 from pipeline.verify.live import prove
+from pipeline.verify.waivers import waive
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def prove_live(context: Context, scrubbed: Scrubbed) -> Scrubbed:
         spec_folder=context.spec_path.parent,
         progress=context.check_progress,
     )
+    results = waive(results, context.spec.waivers)
     context.recorder.add(*results)
     write_sbom(context, scrubbed.root_shells[0].run)
     for root_shell in scrubbed.root_shells:
@@ -113,6 +117,7 @@ def prove_boot(context: Context, image: Image, door: Door, launched: Launched | 
             context.recorder.add(no_way_in())
             return
         key_pair = make_key(context, "consumer-key")
+        prover, prover_key = choose_prover(context.spec, context.spec.image.launch_user, key_pair)
         user_data = marked_user_data(context.build_id)
         launch = Launch(
             image_id=image.image_id,
@@ -123,7 +128,7 @@ def prove_boot(context: Context, image: Image, door: Door, launched: Launched | 
             public_address=context.spec.network.address == "public",
             user_data=user_data,
         )
-        guest = boot_guest(context, "consumer", launch, key_pair, context.spec.image.launch_user)
+        guest = boot_guest(context, "consumer", launch, prover_key, prover)
         with context.recorder.stage("checks"):
             build_key = launched.guest.key_pair if launched else None
             results = prove_fresh_boot(
@@ -139,10 +144,27 @@ def prove_boot(context: Context, image: Image, door: Door, launched: Launched | 
                 spec_folder=context.spec_path.parent,
                 progress=context.check_progress,
             )
-        context.recorder.add(*results)
+        context.recorder.add(*waive(results, context.spec.waivers))
         if launched is None:
             write_sbom(context, guest.shell.run)
         guest.shell.close()
+
+
+def choose_prover(spec: Spec, launch_user: str, launch_key: KeyPair) -> tuple[str, KeyPair]:
+    """Return who asks a fresh boot, and with which key: the launch user, or an administrator where that is not root.
+
+    Raises SpecInvalid where `ssh.administrator_key_file` is no key of a user with sudo (H30).
+    """
+    if spec.harden.launch_user_sudo:
+        return launch_user, launch_key
+    key = load_key_file(Path(spec.ssh.administrator_key_file or ""), ask_passphrase)
+    for user in spec.users:
+        if user.sudo and any(fingerprint(line) == key.fingerprint for line in user.keys):
+            return user.name, key
+    raise SpecInvalid(
+        "ssh.administrator_key_file is the key of no user with sudo",
+        hint="name the private half of a key that stands under a user with sudo",
+    )
 
 
 def no_way_in() -> Result:
