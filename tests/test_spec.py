@@ -15,6 +15,7 @@ from pipeline.errors import SpecInvalid
 from pipeline.spec import Spec, export_schema, load_spec, spec_digest
 from pipeline.spec.rules import architecture_of
 from pipeline.spec.yaml_source import parse_yaml
+from tests.harden.signing_key import SIGNING_KEY
 
 ROOT = Path(__file__).parents[1]
 SPECS = sorted(path for path in (ROOT / "specs").glob("*.yaml") if not path.name.endswith(".lock.yaml"))
@@ -29,6 +30,8 @@ USER = {"name": "alice", "full_name": "Alice Example", "keys": KEYS[:1]}
 UNIT = "arn:aws:organizations::123456789012:ou/o-abcdefghij/ou-ab12-abcdefgh"
 ORGANIZATION = "arn:aws:organizations::123456789012:organization/o-abcdefghij"
 CODE = "25lw28f80gy0n9oyp7zqr8d4l"
+
+REPOSITORY = {"name": "vendor", "url": "https://vendor.example/apt", "key": SIGNING_KEY}
 
 Change = dict[str, object]
 
@@ -143,6 +146,52 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
         {"harden": {"firewall": {"ssh_sources": ["10.0.0.0/8"]}}, "network": {"ssh_from": ["192.0.2.0/24"]}},
         "harden.firewall.ssh_sources",
         "192.0.2.0/24 of network.ssh_from",
+    ),
+    "a service as root": (
+        {"harden": {"services": [{"unit": "web.service", "account": "root"}]}},
+        "harden.services[0].account",
+        "without rights",
+    ),
+    "a service as somebody": (
+        {"harden": {"services": [{"unit": "web.service", "account": "admin"}]}},
+        "harden.services[0].account",
+        "who logs in",
+    ),
+    "two services of one account": (
+        {"harden": {"services": [{"unit": f"{one}.service", "account": "web"} for one in "ab"]}},
+        "harden.services[1].account",
+        "stands at harden.services[0].account",
+    ),
+    "no unit of a service": (
+        {"harden": {"services": [{"unit": "web", "account": "web"}]}},
+        "harden.services[0].unit",
+        "nginx.service",
+    ),
+    "a package by its address": ({"harden": {"packages": ["http://x/y.deb"]}}, "harden.packages[0]", "no address"),
+    "a repository without a key": (
+        {"harden": {"repositories": [{"name": "vendor", "url": "https://vendor.example/apt"}]}},
+        "harden.repositories[0].key",
+        "is required",
+    ),
+    "a repository with a login": (
+        {"harden": {"repositories": [{**REPOSITORY, "url": "https://me:secret@vendor.example/apt"}]}},
+        "harden.repositories[0].url",
+        "without a login",
+    ),
+    "a repository by another key": (
+        {"harden": {"repositories": [{**REPOSITORY, "key": "0x1234ABCD"}]}},
+        "harden.repositories[0].key",
+        "OpenPGP public key",
+    ),
+    "a repository of nothing": (
+        {"harden": {"repositories": [{**REPOSITORY, "only_for_build": True}]}},
+        "harden.repositories[0].only_for_build",
+        "harden.packages names nothing",
+    ),
+    "a repository twice": (
+        {"harden": {"repositories": [REPOSITORY, REPOSITORY]}},
+        "harden.repositories[1].name",
+        "stands at harden.repositories[0].name",
     ),
     "users of a closed service": (
         {"harden": {"metadata": {"reachable": "while-booting", "users": ["web"]}}},
@@ -264,6 +313,8 @@ def test_fault_is_named_with_line_and_path(title: str, tmp_path: Path) -> None:
             "network": {"ssh_from": ["10.1.0.0/16", "2001:db8:1::/48"]},
         },
         {"harden": {"metadata": {"users": ["web"]}}},
+        {"harden": {"repositories": [{**REPOSITORY, "only_for_build": True}], "packages": ["libstdc++6", "nginx"]}},
+        {"harden": {"services": [{"unit": "web.service", "account": "web", "writes_to": ["/srv/web"]}]}},
     ],
 )
 def test_valid_spec_is_taken(change: Change, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pipeline.harden import (
     nftables,
     packages,
     product_guard,
+    services,
     sshd,
     updates,
     users,
@@ -39,6 +40,7 @@ def harden_steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
         *(mounts.steps(facts, options.mounts) if options.mounts else ()),
         *(mandatory_access.steps(facts) if options.mandatory_access else ()),
         *(audit.steps(facts, options.audit) if options.audit else ()),
+        *services.steps(options.services),
         *users.steps(spec),
         *(first_boot.steps(facts, spec) if options.first_boot else ()),
         *(product_guard.steps(facts, spec, options.product_guard) if options.product_guard else ()),
@@ -49,7 +51,7 @@ def harden_steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
 
 
 def needed_packages(facts: Facts, spec: Spec) -> tuple[Step, ...]:
-    """Return the step that installs all packages which the subjects need, at once; each start of a tool costs seconds.
+    """Return the step that installs all packages of the spec and of the subjects at once: a tool's start costs seconds.
 
     It carries the controls of the subjects that need one.
     """
@@ -57,6 +59,7 @@ def needed_packages(facts: Facts, spec: Spec) -> tuple[Step, ...]:
     by_root = options.metadata and options.metadata.reachable == "by-root"
     asks_alone = options.first_boot and not facts.cloud_init and facts.family == "debian"
     needed = (
+        *((name, "H17", True) for name in options.packages),
         *((name, "H31", options.product_guard) for name in product_guard.PACKAGES[facts.family]),
         ("curl", "H15", asks_alone),
         (nftables.PACKAGE, "H20", options.firewall),
@@ -65,8 +68,8 @@ def needed_packages(facts: Facts, spec: Spec) -> tuple[Step, ...]:
         (mandatory_access.PACKAGES[facts.family], "H25", options.mandatory_access),
     )
     wanted = [(name, control) for name, control, is_needed in needed if is_needed]
-    controls = tuple(dict.fromkeys(control for _, control in wanted))
-    return packages.steps(facts, (name for name, _ in wanted), controls)
+    controls = dict.fromkeys([*(control for _, control in wanted), *(["H17"] if options.repositories else [])])
+    return packages.steps(facts, (name for name, _ in wanted), tuple(controls), options.repositories)
 
 
 def rollback_command() -> str:

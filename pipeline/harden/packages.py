@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
 from pipeline.guest.variables import assign
+from pipeline.harden import repositories
+from pipeline.spec import Repository
 
 LOCK_SECONDS = 300
 """How long to wait for the package manager of a guest that has only just booted."""
@@ -13,18 +15,51 @@ FRESH_MINUTES = 60
 """Package lists that this build fetched are not fetched again for so long."""
 
 
-def steps(facts: Facts, names: Iterable[str], controls: tuple[str, ...]) -> tuple[Step, ...]:
-    """Return the step that installs the packages that are not there yet; none where nothing is needed."""
-    wanted = " ".join(sorted(set(names)))
-    if not wanted:
-        return ()
-    variables = assign(wanted=wanted)
-    if facts.package_manager == "apt":
-        test, action = ARE_INSTALLED_BY_APT, INSTALL_BY_APT
-    else:
-        test, action = "rpm -q $wanted >/dev/null", f"{facts.package_manager} -y -q install $wanted"
-    return (Step("packages", controls, f"install {wanted}", variables + action, variables + test),)
+def steps(
+    facts: Facts, names: Iterable[str], controls: tuple[str, ...], sources: tuple[Repository, ...] = ()
+) -> tuple[Step, ...]:
+    """Return the step that opens repositories and installs the packages that are not there yet; none for nothing.
 
+    A repository that is for the build only is closed by the same step, also when it fails (H17).
+    """
+    wanted = sorted(set(names))
+    if not wanted and not sources:
+        return ()
+    kept = [file for one in sources if not one.only_for_build for file in repositories.files(facts, one)]
+    closed = [file for one in sources if one.only_for_build for file in repositories.files(facts, one)]
+    variables = assign(wanted=" ".join(wanted), closed=" ".join(file.path for file in closed))
+    opening = "".join(file.action for file in (*kept, *closed)) + (FORGET_LISTS if sources else "")
+    by_apt = facts.package_manager == "apt"
+    install = INSTALL_BY_APT if by_apt else f"{facts.package_manager} -y -q install $wanted\n"
+    installed = ARE_INSTALLED_BY_APT if by_apt else "rpm -q $wanted >/dev/null\n"
+    return (
+        Step(
+            "packages",
+            controls,
+            describe(wanted, sources),
+            action=variables + CLOSE_AT_THE_END + opening + (install if wanted else ""),
+            test="".join(file.test for file in kept) + variables + ARE_CLOSED + (installed if wanted else ""),
+        ),
+    )
+
+
+def describe(wanted: list[str], sources: tuple[Repository, ...]) -> str:
+    """Return what is installed and from where, for people."""
+    opened = [f"{one.name} ({'closed again' if one.only_for_build else 'kept'})" for one in sources]
+    parts = (f"install {' '.join(wanted)}" if wanted else "", f"repositories {', '.join(opened)}" if opened else "")
+    return "; ".join(filter(None, parts))
+
+
+CLOSE_AT_THE_END = """
+policy=''
+trap 'rm -f $closed $policy' EXIT
+"""
+
+FORGET_LISTS = "rm -f /run/assay-package-lists\n"
+
+ARE_CLOSED = """
+for file in $closed; do [ ! -e "$file" ]; done
+"""
 
 APT_GET = f"""
 sources='' stamp=/run/assay-package-lists
@@ -62,9 +97,8 @@ installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $wanted 2>/dev/n
 INSTALL_BY_APT = f"""{APT_GET}{FRESH_LISTS}
 fresh_lists
 # A daemon that nobody has set up yet does not run here; it starts with the instances of the image.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-    trap 'rm -f "$policy"' EXIT
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    policy=/usr/sbin/policy-rc.d
     printf '#!/bin/sh\\nexit 101\\n' >"$policy"
     chmod 755 "$policy"
 fi

@@ -24,17 +24,23 @@ from pipeline.spec.types import (
     OneLine,
     OrganizationalUnitArn,
     OrganizationArn,
+    PackageName,
     Parameter,
     ParameterName,
     ProductCode,
     PublicKey,
     Region,
+    RepositoryName,
+    RepositoryUrl,
     SecurityGroupId,
+    ServiceName,
+    SigningKey,
     SubnetId,
     TagKey,
     TagValue,
     UnitName,
     UserName,
+    Word,
     render_image_name,
 )
 
@@ -184,6 +190,33 @@ class MountsOptions(Part):
     """How much of the memory /tmp may take."""
 
 
+class Repository(Part):
+    """A repository of packages besides the distribution's own (H17; seed [1]): explicit, and signed."""
+
+    name: RepositoryName
+    url: RepositoryUrl
+    key: SigningKey
+    """The public key that signs it, as armoured text. No other key counts for it."""
+    suite: Word = "stable"
+    """Of apt; dnf has none."""
+    components: Annotated[tuple[Word, ...], Field(min_length=1)] = ("main",)
+    """Of apt; dnf has none."""
+    only_for_build: bool = False
+    """Close it again before the image is sealed: instances get no updates from there."""
+
+
+class Service(Part):
+    """An installed service that runs as a user and in a group of its own, without rights (H23; seed [1])."""
+
+    unit: ServiceName
+    account: UserName
+    """Its user and its group; made where they are not there."""
+    writes_to: tuple[AbsolutePath, ...] = ()
+    """Folders that are given to it."""
+    low_ports: bool = False
+    """It may listen on ports below 1024."""
+
+
 class Port(Part):
     """A port that instances of the image serve: it may listen (H18), and the host firewall lets it in (H20)."""
 
@@ -245,6 +278,10 @@ class Harden(Part):
     """AppArmor or SELinux, by family (H25; DS, CIS). Off, because it costs a moment of each boot."""
     mounts: MountsOptions | None = None
     """Off, because software that runs programs from /tmp would stop to work."""
+    repositories: tuple[Repository, ...] = ()
+    packages: tuple[PackageName, ...] = ()
+    """Packages that the image has besides those of the base image."""
+    services: tuple[Service, ...] = ()
     listen: tuple[Port, ...] = ()
     """Which ports may listen, besides that of ssh (H18; seeds [1], [4]). Whatever else listens fails the proof."""
     firewall: FirewallOptions | None = None

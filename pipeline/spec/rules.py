@@ -111,7 +111,7 @@ CLEAR_TEXT = {21: "ftp", 23: "telnet", 512: "rexec", 513: "rlogin", 514: "rsh"}
 def serve_safe_ports(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
     """Refuse ports of services that send passwords in the clear, ssh's own, and a port that stands twice (H18)."""
     seen: dict[str, str] = {}
-    ssh_ports = {value_at(data, "ssh", "port", default=22), value_at(data, "harden", "sshd", "port", default=22)}
+    ssh_ports = [value_at(data, *place, default=22) for place in (("ssh", "port"), ("harden", "sshd", "port"))]
     for number, item in enumerate(items_at(data, "harden", "listen")):
         port, protocol = value_at(item, "port"), value_at(item, "protocol", default="tcp")
         place = ("harden", "listen", number, "port")
@@ -122,6 +122,37 @@ def serve_safe_ports(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
         if protocol == "tcp" and port in ssh_ports:
             yield place, "is ssh's, which always listens; harden.firewall.ssh_sources says who reaches it"
         yield from _report_twin(place, f"{port}/{protocol}", f"the port {port}/{protocol}", seen)
+
+
+def keep_services_apart(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that each service has an account of its own, which is nobody's login (H23)."""
+    people = [value_at(user, "name") for user in items_at(data, "users")]
+    people += [value_at(data, *place, default="admin") for place in (("ssh", "user"), ("image", "launch_user"))]
+    accounts: dict[str, str] = {}
+    units: dict[str, str] = {}
+    for number, service in enumerate(items_at(data, "harden", "services")):
+        account, unit = value_at(service, "account"), value_at(service, "unit")
+        place = ("harden", "services", number, "account")
+        if isinstance(account, str):
+            if account == "root":
+                yield place, "is root: a service runs without rights (H23)"
+            if account in people:
+                yield place, f"{account!r} is somebody who logs in: a service has an account of its own (H23)"
+            yield from _report_twin(place, account, f"the account {account!r}", accounts)
+        if isinstance(unit, str):
+            yield from _report_twin(("harden", "services", number, "unit"), unit, f"the unit {unit!r}", units)
+
+
+def tell_repositories_apart(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that each repository has a name of its own, and that one for the build only is used by the build (H17)."""
+    seen: dict[str, str] = {}
+    for number, repository in enumerate(items_at(data, "harden", "repositories")):
+        name = value_at(repository, "name")
+        place = ("harden", "repositories", number)
+        if isinstance(name, str):
+            yield from _report_twin((*place, "name"), name, f"the repository {name!r}", seen)
+        if value_at(repository, "only_for_build") is True and not items_at(data, "harden", "packages"):
+            yield (*place, "only_for_build"), "is of no use: harden.packages names nothing that the build could install"
 
 
 def keep_the_build_inside(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
@@ -301,6 +332,8 @@ RULES: tuple[Rule, ...] = (
     keep_users_apart,
     share_what_can_be_shared,
     serve_safe_ports,
+    keep_services_apart,
+    tell_repositories_apart,
     keep_the_build_inside,
     let_services_reach_metadata,
     guard_what_can_be_guarded,

@@ -119,6 +119,19 @@ def _check_login_name(text: str) -> str:
     return text
 
 
+def _check_signing_key(text: str) -> str:
+    if "PRIVATE KEY" in text:
+        raise ValueError("is a private key: the spec takes the public one, and this one must be replaced")
+    block = re.fullmatch(
+        r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n(?:[A-Za-z]+: .*\n)*\n?"
+        r"((?:[A-Za-z0-9+/=]{1,76}\n)+)-----END PGP PUBLIC KEY BLOCK-----",
+        text.strip(),
+    )
+    if not block:
+        raise ValueError("is not an armoured OpenPGP public key (-----BEGIN PGP PUBLIC KEY BLOCK-----)")
+    return text.strip() + "\n"
+
+
 def _check_absolute(text: str) -> str:
     if not text.startswith("/") or ".." in text.split("/") or not text.isprintable():
         raise ValueError(f"{shorten(text)} is not an absolute path")
@@ -212,6 +225,20 @@ AbsolutePath = Annotated[str, AfterValidator(_check_absolute)]
 OneLine = Annotated[str, AfterValidator(_check_one_line)]
 FullName = Annotated[str, AfterValidator(_check_full_name)]
 Certificate = Annotated[str, AfterValidator(_check_certificate)]
+ServiceName = Annotated[
+    str, Form(r"[A-Za-z0-9_][A-Za-z0-9:_.-]*\.service", "a unit of a service, for example nginx.service")
+]
+PackageName = Annotated[
+    str, Form(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,99}", "a package's name: without a version, and no address")
+]
+RepositoryName = Annotated[
+    str, Form(r"[a-z0-9][a-z0-9-]{0,40}", "a repository's name: small letters, digits and -, at most 41")
+]
+RepositoryUrl = Annotated[
+    str, Form(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~%+$/-]*)?", "an http address without a login")
+]
+Word = Annotated[str, Form(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}", "a word of letters, digits and . _ / -")]
+SigningKey = Annotated[str, AfterValidator(_check_signing_key)]
 UnitName = Annotated[
     str, Form(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*\.(service|socket|timer|target)", "a unit, for example nginx.service")
 ]

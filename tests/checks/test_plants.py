@@ -13,6 +13,7 @@ from pipeline.verify.live import prove
 from tests.checks.small_debian import GOOD, ChrootShell, make_debian, missing_here, overlay
 from tests.checks.test_traceability import FILES, checks_of
 from tests.harden.guest_plants import ON_A_GUEST
+from tests.harden.signing_key import SIGNING_KEY
 from tests.verify.specs import make_spec
 
 pytestmark = [
@@ -24,6 +25,22 @@ SUDO = {"who": "the head of the platform", "why": "runs the web servers"}
 SPEC = make_spec(users=("ada",)).model_dump(mode="json")
 SPEC["users"][0]["sudo"] = SUDO
 SPEC["harden"]["kernel"] = None  # it is this machine's
+SPEC["harden"]["repositories"] = [
+    {"name": "vendor", "url": "https://vendor.example/apt", "key": SIGNING_KEY},
+    {"name": "tools", "url": "https://tools.example/apt", "key": SIGNING_KEY, "only_for_build": True},
+]
+GOOD_REPOSITORY = f"""
+mkdir -p /etc/apt/keyrings
+cat >/etc/apt/keyrings/assay-vendor.asc <<'END'
+{SIGNING_KEY}END
+cat >/etc/apt/sources.list.d/assay-vendor.sources <<'END'
+Types: deb
+URIs: https://vendor.example/apt
+Suites: stable
+Components: main
+Signed-By: /etc/apt/keyrings/assay-vendor.asc
+END
+"""
 BUILD_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBwQ4FNV66QbQ8es7AQmlz1YtrLIvhXkZYeCiqFnH+vW build"
 PEM = "-----BEGIN OPENSSH PRIVATE KEY-----\\nb3BlbnNzaC1rZXktdjEA\\n-----END OPENSSH PRIVATE KEY-----"
 
@@ -281,6 +298,28 @@ PLANTS = [
         "a repository without signature",
         "echo 'deb [trusted=yes] http://x/ y main' >/etc/apt/sources.list.d/x.list",
         "updates::repositories_are_signed",
+        "repositories::only_the_repositories_of_the_spec_are_open",
+    ),
+    plant(
+        "the key of a repository that was closed",
+        "touch /etc/apt/keyrings/assay-tools.asc",
+        "repositories::only_the_repositories_of_the_spec_are_open",
+        "trust::package_signers_belong_to_packages",
+    ),
+    plant(
+        "another address of a repository",
+        "sed -i 's/vendor/evil/' /etc/apt/sources.list.d/assay-vendor.sources",
+        "repositories::each_repository_is_bound_to_its_key",
+    ),
+    plant(
+        "any key for a repository",
+        "sed -i /Signed-By/d /etc/apt/sources.list.d/assay-vendor.sources",
+        "repositories::each_repository_is_bound_to_its_key",
+    ),
+    plant(
+        "another key of a repository",
+        "echo x >>/etc/apt/keyrings/assay-vendor.asc",
+        "repositories::each_repository_is_bound_to_its_key",
     ),
     plant(
         "a switch for unsigned packages",
@@ -401,7 +440,7 @@ def good(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
     debian = make_debian()
     with overlay(folder, debian) as root:
-        done = ChrootShell(root).run(GOOD)
+        done = ChrootShell(root).run(GOOD + GOOD_REPOSITORY)
         assert done.exit_status == 0, done.stderr
     return folder / "changes", debian
 

@@ -90,7 +90,9 @@ def ask_by_paramiko(distance, key_pair, folder):
 
 def test_both_backends_agree(far_away, key_pair, tmp_path):
     distance, host_key = far_away
-    spec = Spec.model_validate(SPEC | {"users": [SPEC["users"][0] | {"keys": [key_pair.public_openssh]}]})
+    spec = Spec.model_validate(
+        SPEC | {"harden": {"kernel": None}, "users": [SPEC["users"][0] | {"keys": [key_pair.public_openssh]}]}
+    )
     first, first_seconds = ask_by_session(distance, host_key, key_pair, spec, tmp_path)
     again, again_seconds = ask_by_session(distance, host_key, key_pair, spec, tmp_path)
     theirs, their_seconds = ask_by_paramiko(distance, key_pair, tmp_path)

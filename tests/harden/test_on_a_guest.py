@@ -1,0 +1,217 @@
+"""The network, kernel and login subjects on a booted Debian: applied, each broken in turn, and kept over a reboot."""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import AssayError, GuestUnreachable
+from pipeline.guest.facts import gather_facts
+from pipeline.guest.keys import load_key_file, read_host_keys
+from pipeline.guest.program import Outcome, StepResult, compile_program
+from pipeline.guest.root_shell import RootShell
+from pipeline.guest.shell import Connector, DirectConnector, Shell, can_log_in, connect
+from pipeline.harden import harden_steps, rollback_command
+from pipeline.localcloud.base_image import default_cache, make_base_image
+from pipeline.localcloud.disks import DiskStore
+from pipeline.localcloud.network import public_port
+from pipeline.report.evidence import Layer, Status
+from pipeline.spec import Spec
+from pipeline.verify.live import CHECKS, prove
+from tests.harden.guest_plants import PLANTS, GuestPlant
+from tests.harden.samples import spec
+from tests.localcloud.test_guests import Machine, wait_until
+
+pytestmark = pytest.mark.end_to_end
+
+SUBJECTS = ["audit", "clock", "firewall", "kernel", "listening", "login", "mandatory_access", "metadata", "mounts"]
+WANTED = {
+    "users": [],
+    "harden": {
+        "updates": {"at_build": "none", "periodic": False},
+        "listen": [{"port": 443, "sources": ["10.0.0.0/8", "2001:db8::/32"]}],
+        "firewall": {},
+        "metadata": {"users": ["admin"]},
+        "login": {"idle_minutes": 15},
+        "audit": {},
+        "mandatory_access": True,
+        "mounts": {},
+    },
+}
+BOOT_SECONDS = 300
+
+
+@dataclass
+class Guest:
+    """A booted guest, the session to it, and what it is to be."""
+
+    machine: Machine
+    connector: Connector
+    host_keys: tuple[str, ...]
+    folder: Path
+    shell: Shell
+    root_shell: RootShell
+    wanted: Spec
+
+    def perform(self, wanted: Spec) -> list[StepResult]:
+        """Harden it as a spec says."""
+        return list(self.shell.run_program(compile_program(harden_steps(gather_facts(self.shell), wanted))))
+
+    def failing(self, layer: Layer) -> dict[str, str]:
+        """Return which checks of the subjects fail, with their reasons."""
+        results = prove([self.root_shell], layer, self.wanted, self.folder, {}, checks=self.folder / "checks")
+        assert len(results) >= len(SUBJECTS)
+        bad = [result for result in results if result.status not in (Status.PASS, Status.NOT_APPLICABLE)]
+        return {"::".join(re.findall(r"test_(.+?)(?:[.]py|$)", one.source)): one.detail for one in bad}
+
+    def log_in(self) -> None:
+        """Open a session, once sshd answers."""
+        key = load_key_file(self.machine.key)
+        self.shell = connect(self.connector, "admin", key, self.host_keys, BOOT_SECONDS)
+        self.root_shell = self.shell.open_root_shell()
+
+    def boot_id(self) -> str:
+        """Return what names this boot."""
+        return self.shell.run("cat /proc/sys/kernel/random/boot_id").stdout
+
+    def reboot(self) -> None:
+        """Boot it again, and log in."""
+        before = self.boot_id()
+        self.shell.start_and_leave("systemctl reboot")
+        deadline = time.monotonic() + BOOT_SECONDS
+        after = before
+        while after in ("", before):
+            assert time.monotonic() < deadline
+            self.shell.close()
+            with contextlib.suppress(GuestUnreachable):  # it may still be going down
+                self.log_in()
+                after = self.boot_id()
+        self.shell.run("cloud-init status --wait >/dev/null", deadline_seconds=BOOT_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """A Debian that is hardened in one program, with a session that nothing has cut."""
+    folder = tmp_path_factory.mktemp("guest")
+    image = make_base_image("bookworm", default_cache(), print)
+    disks = DiskStore(folder / "disks")
+    disks.import_snapshot("snap-base", image.path, image.size_gib)
+    disks.create_volume("vol-1", image.size_gib, "snap-base")
+    (folder / "checks").mkdir()
+    for subject in SUBJECTS:
+        (folder / "checks" / f"test_{subject}.py").symlink_to(CHECKS / f"test_{subject}.py")
+    machine = Machine(folder, disks, "vol-1")
+    try:
+        wait_until(lambda: bool(read_host_keys(console_of(machine))), machine.guest)
+        connector = DirectConnector(machine.address, public_port(22, machine.proxy.low_ports))
+        host_keys = tuple(read_host_keys(console_of(machine)))
+        key = load_key_file(machine.key)
+        shell = connect(connector, "admin", key, host_keys, BOOT_SECONDS)
+        made = Guest(machine, connector, host_keys, folder, shell, shell.open_root_shell(), spec(**WANTED))
+        made.shell.run("cloud-init status --wait >/dev/null", deadline_seconds=BOOT_SECONDS)
+        yield made
+        made.shell.close()
+    finally:
+        machine.close()
+
+
+def console_of(machine: Machine) -> str:
+    """Return what the console shows so far."""
+    return machine.guest.console().decode(errors="replace")
+
+
+def batches() -> list[list[GuestPlant]]:
+    """Return the plants in batches in which no check has two."""
+    groups: list[list[GuestPlant]] = []
+    for one in PLANTS:
+        free = [group for group in groups if not any(set(one.checks) & set(other.checks) for other in group)]
+        if free:
+            free[0].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def test_the_whole_baseline_in_one_program(guest: Guest) -> None:
+    """Everything is set, the held session goes on, a new login is let in, and a second run changes nothing."""
+    began = time.monotonic()
+    results = guest.perform(guest.wanted)
+    assert [f"{one.step.title}: {one.output}" for one in results if one.outcome is Outcome.FAILED] == []
+    assert guest.shell.run("echo here").stdout == "here\n"
+    assert can_log_in(guest.connector, "admin", load_key_file(guest.machine.key), guest.host_keys)
+    print(f"hardened in {time.monotonic() - began:.1f} s")
+    again = guest.perform(guest.wanted)
+    assert [one.step.title for one in again if one.outcome is not Outcome.OK] == []
+    print(f"a second run: {sum(one.seconds for one in again):.1f} s in {len(again)} steps")
+
+
+def test_the_checks_pass(guest: Guest) -> None:
+    assert guest.failing(Layer.LIVE) == {}
+
+
+@pytest.mark.parametrize("group", batches(), ids=lambda group: group[0].name)
+def test_a_violation_is_found_by_its_checks_and_by_no_other(guest: Guest, group: list[GuestPlant]) -> None:
+    for one in group:
+        planted = guest.root_shell.run(one.plant)
+        assert planted.exit_status == 0, (one.name, planted.stderr)
+    found = guest.failing(Layer.LIVE)
+    for one in group:
+        assert guest.root_shell.run(one.undo).exit_status == 0, one.name
+    expected = {check: one.name for one in group for check in one.checks}
+    assert {check: expected[check] for check in expected.keys() - found.keys()} == {}, "these were not found"
+    assert {check: found[check] for check in found.keys() - expected.keys()} == {}, "these were not planted"
+
+
+def test_everything_is_as_before(guest: Guest) -> None:
+    """What was planted is gone; a firewall that differs from its file by one rule is put right."""
+    assert guest.failing(Layer.LIVE) == {}
+    guest.shell.run("nft insert rule inet assay_firewall input tcp dport 8080 accept")
+    changed = [one.step.subject for one in guest.perform(guest.wanted) if one.outcome is Outcome.CHANGED]
+    assert changed == ["firewall"]
+
+
+def test_a_firewall_that_would_close_ssh_is_refused(guest: Guest) -> None:
+    """sshd listens on a port that nobody told the spec: the rules are not loaded (H20)."""
+    before = guest.shell.run("nft -s list ruleset").stdout
+    other = spec(users=[], harden={"updates": None, "sshd": None, "firewall": {"answer_ping": False}})
+    guest.shell.run("echo Port 2022 >/etc/ssh/sshd_config.d/000-port.conf")
+    refused = [one for one in guest.perform(other) if one.outcome is Outcome.FAILED]
+    guest.shell.run("rm /etc/ssh/sshd_config.d/000-port.conf")
+    assert [one.step.subject for one in refused] == ["firewall"]
+    assert "sshd listens on port 2022" in refused[0].output
+    assert guest.shell.run("nft -s list ruleset").stdout == before
+
+
+def test_the_baseline_survives_a_reboot(guest: Guest) -> None:
+    """The kernel has the rules, the mounts and the settings; cloud-init reached the metadata service before (H15)."""
+    guest.reboot()
+    assert set(guest.failing(Layer.FRESH_BOOT)) == {"listening::what_the_spec_says_is_served_is_served"}
+    assert guest.shell.run("systemctl --failed --plain --no-legend").stdout == ""
+    assert guest.shell.run("cloud-init status").stdout.strip() == "status: done"
+
+
+def test_a_loaded_rule_is_found_out_on_a_fresh_boot(guest: Guest) -> None:
+    """Where the audit trail may not be changed, not even root changes it; what can be changed is found."""
+    assert guest.shell.run("auditctl -D").exit_status != 0
+    guest.shell.run("mount -o remount,exec /tmp; systemctl stop nftables")
+    assert set(guest.failing(Layer.FRESH_BOOT)) >= {
+        "mounts::shared_folders",
+        "firewall::what_comes_in_is_dropped",
+        "metadata::only_root_reaches_the_metadata_service",
+    }
+    guest.shell.run("mount -o remount,noexec /tmp; systemctl start nftables")
+
+
+def test_a_lock_out_can_be_rolled_back(guest: Guest) -> None:
+    """New logins are dropped, the held session goes on, and the roll-back opens the door again (H07)."""
+    key = load_key_file(guest.machine.key)
+    guest.shell.run("nft insert rule inet assay_firewall input tcp dport 22 ct state new reject with tcp reset")
+    with pytest.raises(AssayError):
+        can_log_in(guest.connector, "admin", key, guest.host_keys)
+    guest.shell.run(rollback_command())
+    assert can_log_in(guest.connector, "admin", key, guest.host_keys)
+    assert "assay_firewall" not in guest.shell.run("nft list tables; cat /etc/nftables.d/*").stdout
