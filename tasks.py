@@ -465,6 +465,44 @@ def lint(_: Context) -> None:
 
 audit = Collection("audit", audit_account, audit_network)
 iam = Collection("iam", iam_policy)
+@task(name="sign", help={"build": BUILD_HELP, "spec": SPEC_HELP})
+def attest_sign(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC) -> None:
+    """Sign the statements about a proved build again, with the key of the spec."""
+    with errors_explained():
+        from pipeline.attest import sign_build
+        from pipeline.attest_keys import open_signer
+        from pipeline.options import open_cloud
+        from pipeline.spec import load_spec
+
+        loaded = load_spec(ROOT / spec)
+        print(sign_build(BUILDS / build, open_signer(loaded.attest, lambda: open_cloud(loaded, start_local_cloud))))
+
+
+@task(
+    name="verify",
+    help={
+        "build": BUILD_HELP,
+        "file": "a file of statements, instead of a build; a report.json beside it is compared with it",
+        "key": "the public key that is trusted, PEM (default: the one of this user)",
+    },
+)
+def attest_verify(_: Context, build: str = "latest", file: str = "", key: str = "") -> None:
+    """Check the signed statements about an image: signatures, form, and that the evidence says the same."""
+    with errors_explained():
+        from pipeline import attest, attest_keys
+        from pipeline.report.evidence_folder import read_report
+
+        if not file:
+            read_report(BUILDS / build)
+        path = Path(file) if file else BUILDS / build / attest.FILE
+        trusted = Path(key) if key else attest_keys.public_path(attest_keys.local_key_path())
+        for line in attest.verify_file(path, [attest_keys.read_public_key(trusted)]).lines():
+            print(line)
+
+
+attest = Collection("attest", attest_sign, attest_verify)
 cloud = Collection("cloud", cloud_start, cloud_stop, cloud_status, cloud_reset)
-namespace = Collection(build, plan, verify, scan, harden, share, report, sweep, test, bench, lint, audit, iam, cloud)
+namespace = Collection(
+    build, plan, verify, scan, harden, share, report, sweep, test, bench, lint, attest, audit, iam, cloud
+)
 os.environ.setdefault("PYTHONUNBUFFERED", "1")

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pipeline.attest import sign_build
+from pipeline.attest_keys import open_signer
 from pipeline.aws.session import Session
 from pipeline.aws.tags import Tags, new_build_id
 from pipeline.errors import AssayError
@@ -13,6 +15,7 @@ from pipeline.options import OnError
 from pipeline.recorder import Recorder
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence
+from pipeline.report.evidence_folder import reasons_unproved
 from pipeline.spec import Spec, spec_digest
 from pipeline.stages.context import Context
 from pipeline.stages.harden import harden
@@ -60,10 +63,15 @@ def build_image(
     """Build an image and return the evidence, which is also in `builds/<build-id>/`, after a failure too.
 
     Everything that was made and is not the image is removed at the end; after a failure, as `on_error` says. An error
-    of the tree is in the evidence, with its exit status; only a defect of Assay itself is raised.
+    of the tree is in the evidence, with its exit status; only a defect of Assay itself is raised, and what is wrong
+    with the signing key: before anything is made, or, as AttestationFailed, when the image is proved and kept already.
     """
+    signer = open_signer(spec.attest, lambda: session)
     context = open_context(spec, spec_path, session, builds, console, update_base)
-    return conclude(context, console, lambda: run_recipe(context), on_error)
+    evidence = conclude(context, console, lambda: run_recipe(context), on_error)
+    if not reasons_unproved(evidence):
+        sign_build(context.recorder.folder, signer)
+    return evidence
 
 
 def open_context(

@@ -12,11 +12,9 @@ from pipeline.publish.sharing import (
     share_image,
     wanted_sharing,
 )
-from pipeline.report.evidence import Evidence, Image, Layer, Status
-from pipeline.report.evidence_folder import read_report
+from pipeline.report.evidence import Evidence, Image, Status
+from pipeline.report.evidence_folder import read_report, reasons_unproved
 from pipeline.spec import Spec
-
-PROOFS = {Layer.LIVE, Layer.RAW, Layer.FRESH_BOOT}
 
 
 def share_build(session: Session, spec: Spec, folder: Path, *, dry_run: bool = False) -> Iterator[str]:
@@ -38,14 +36,7 @@ def share_build(session: Session, spec: Spec, folder: Path, *, dry_run: bool = F
 
 def proved_image(evidence: Evidence) -> Image:
     """Return a build's image. Raises ReleaseFailed unless every layer was proved and nothing failed."""
-    bad = [result.title for result in evidence.results if result.status in (Status.FAIL, Status.UNREACHABLE)]
-    missing = PROOFS - {result.layer for result in evidence.results}
-    reasons = [
-        *([] if evidence.image else ["it made no image"]),
-        *(f"not a pass: {title}" for title in bad),
-        *(f"nothing was proved at layer {layer}" for layer in sorted(missing)),
-        *(f"found: {finding.kind}" for finding in evidence.findings),
-    ]
+    reasons = reasons_unproved(evidence)
     if reasons or evidence.image is None:
         raise ReleaseFailed(
             f"the build {evidence.build_id} is not proved: {'; '.join(reasons[:5])}",

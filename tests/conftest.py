@@ -31,6 +31,14 @@ def no_network_and_no_processes(request: pytest.FixtureRequest, monkeypatch: pyt
         monkeypatch.setattr(subprocess, "Popen", RefusedProcess)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def signing_key_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test signs with the key of the user who runs it, nor makes one for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASSAY_SIGNING_KEY", str(tmp_path_factory.mktemp("keys") / "signing-key.pem"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def local_cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Run one local cloud with real guests for all end-to-end tests, and yield the environment of its clients."""

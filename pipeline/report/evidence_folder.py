@@ -4,13 +4,15 @@ from pathlib import Path
 
 from pipeline.errors import SpecInvalid
 from pipeline.files import write_atomically
-from pipeline.report.evidence import Evidence
+from pipeline.report.evidence import Evidence, Layer, Status
 from pipeline.report.html import render_html
 from pipeline.report.render import parse_json, render_json, render_junit
 from pipeline.report.sarif import examined_by, render_sarif
 
 REPORT = "report.json"
 PAGE = "report.html"
+PROOFS = {Layer.LIVE, Layer.RAW, Layer.FRESH_BOOT}
+"""The layers of which none may be missing before an image is shared or attested."""
 
 
 def write_report(folder: Path, evidence: Evidence) -> None:
@@ -33,6 +35,18 @@ def read_report(folder: Path) -> Evidence:
         raise SpecInvalid(
             f"there is no report of such a build: {path}", hint="`ls builds` shows the builds of this machine"
         ) from error
+
+
+def reasons_unproved(evidence: Evidence) -> tuple[str, ...]:
+    """Return why a build does not count as proved; nothing when every layer was proved and nothing failed."""
+    bad = [result.title for result in evidence.results if result.status in (Status.FAIL, Status.UNREACHABLE)]
+    missing = PROOFS - {result.layer for result in evidence.results}
+    return (
+        *([] if evidence.image else ["it made no image"]),
+        *(f"not a pass: {title}" for title in bad),
+        *(f"nothing was proved at layer {layer}" for layer in sorted(missing)),
+        *(f"found: {finding.kind}" for finding in evidence.findings),
+    )
 
 
 def find_page(folder: Path) -> Path:
