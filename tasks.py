@@ -241,6 +241,7 @@ def sweep(_: Context, spec: str = DEFAULT_SPEC, dry_run: bool = False) -> None:
         "image": "an image file, raw or qcow2",
         "ami": "an image of the spec's cloud and region",
         "snapshot": "a snapshot of the spec's cloud and region",
+        "changed": "read only the blocks of the snapshot that differ from this earlier one of the same volume",
         "spec": SPEC_HELP,
         "json": "print the report as JSON",
         "sarif": "write the findings as SARIF 2.1.0 into this file",
@@ -251,6 +252,7 @@ def scan(
     image: str = "",
     ami: str = "",
     snapshot: str = "",
+    changed: str = "",
     spec: str = DEFAULT_SPEC,
     json: bool = False,
     sarif: str = "",
@@ -271,6 +273,7 @@ def scan(
             snapshot,
             lambda: open_cloud(load_spec(ROOT / spec), start_local_cloud),
             lambda text, done, total: console.progress(line, text, done, total),
+            changed,
         )
         console.pause()
         if sarif:

@@ -165,16 +165,22 @@ def write_snapshot(
     blocks: Iterable[tuple[int, bytes]],
     *,
     description: str = "",
+    kms_key_arn: str | None = None,
     writers: int = READERS,
 ) -> str:
     """Write a snapshot from blocks and return its id; `wait_for_snapshot` waits for it.
 
     A block that is shorter than 512 KiB is filled up with zeros. The checksum of the whole is the SHA-256 over the
-    blocks' own checksums in rising order (LINEAR). Raises CloudFailed.
+    blocks' own checksums in rising order (LINEAR). With a key, the snapshot is encrypted. Raises CloudFailed.
     """
+    encryption: Any = {"Encrypted": True, "KmsKeyArn": kms_key_arn} if kms_key_arn else {}
     with cloud_errors(name, session.region):
         started = session.client("ebs").start_snapshot(
-            VolumeSize=size_gib, Description=description, Tags=tags.as_list(name), ClientToken=client_token(name)
+            VolumeSize=size_gib,
+            Description=description,
+            Tags=tags.as_list(name),
+            ClientToken=client_token(name),
+            **encryption,
         )
     snapshot_id = started["SnapshotId"]
 

@@ -148,17 +148,27 @@ class Spool:
     def read(self, index: int) -> bytes:
         """Return one block, from the file where it is kept. Raises an AssayError when the source cannot give it."""
         if index not in self._kept:
-            return self._source.read(index)
+            data = self._source.read(index)
+            self._keep(index, data)
+            return data
         return os.pread(self._file.fileno(), self.block_size, index * self.block_size)
 
     def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes | AssayError]]:
         """Yield blocks in the order asked, and keep them. When the disk is full, they are read again."""
-        for index, data in self._source.read_many(indices):
+        wanted = list(indices)
+        if self._kept.issuperset(wanted):
+            yield from ((index, self.read(index)) for index in wanted)
+            return
+        for index, data in self._source.read_many(wanted):
             if not isinstance(data, AssayError):
-                with contextlib.suppress(OSError):
-                    if os.pwrite(self._file.fileno(), data, index * self.block_size) == len(data):
-                        self._kept.add(index)
+                self._keep(index, data)
             yield index, data
+
+    def _keep(self, index: int, data: bytes) -> None:
+        """Write a block into the file, unless its disk is full."""
+        with contextlib.suppress(OSError):
+            if os.pwrite(self._file.fileno(), data, index * self.block_size) == len(data):
+                self._kept.add(index)
 
 
 class Qcow2File(RawFile):

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class Reading:
 
     source: BlockSource
     progress: Progress
+    partial: bool = False
+    """Only some blocks of the disk are read: those that changed."""
     unreadable: list[tuple[int, str]] = field(default_factory=list)
     hashes: list[tuple[int, str]] = field(default_factory=list)
     bytes_read: int = 0
@@ -34,7 +37,7 @@ class Reading:
     def blocks(self, first: int) -> Iterator[tuple[int, bytes]]:
         """Yield (number, data) of every block from `first` that could be read; the others are in `unreadable`."""
         wanted = list(self.source.indices())
-        if not wanted:
+        if not wanted and not self.partial:
             self.unreadable.append((0, "the disk has no written block: there is nothing to prove"))
         left = [index for index in wanted if index >= first]
         for done, (index, data) in enumerate(guarded(self.source, left), len(wanted) - len(left) + 1):
@@ -52,7 +55,12 @@ class Reading:
             self.hashes.append((index, hashlib.sha256(data).hexdigest()))
 
     def digest(self) -> str:
-        """Return what pins the content: one hash over the numbers and the hashes of all blocks that are not zeros."""
+        """Return what pins the content: one hash over the numbers and the hashes of all blocks that are not zeros.
+
+        Of a part of the disk it would pin nothing: then it is empty.
+        """
+        if self.partial:
+            return ""
         header = f"assay blocks 1 {self.source.size_bytes} {self.source.block_size}\n"
         lines = "".join(f"{index} {value}\n" for index, value in self.hashes)
         return hashlib.sha256((header + lines).encode()).hexdigest()
@@ -79,31 +87,40 @@ def prove_raw(
     progress: Progress = lambda text, done, total: None,
     allowed: Allowed | None = None,
     state: Path | None = None,
+    whole: BlockSource | None = None,
 ) -> tuple[tuple[Result, ...], tuple[Finding, ...], str]:
     """Search every written block for a build's secrets and for patterns. Return (results, findings, digest).
 
     With patterns, files that must not ship by their names are findings too. `allowed` is what the spec lets stay. The
     digest pins the content: sha256 over the numbers and hashes of all blocks that are not zeros. A range that could not
     be read makes every result `unreachable`, never a pass. With `state`, a file, an interrupted scan goes on where it
-    was. Raises nothing for what it finds.
+    was. Where `source` gives only the blocks that changed, `whole` is the disk, so that what is found has a place; then
+    there is no digest. Raises nothing for what it finds.
     """
     rules: tuple[Rule, ...] = (*secrets, *patterns)
     subject = f"{getattr(source, 'identity', '')} {source.size_bytes} {source.block_size}"
     checkpoint = Checkpoint(state, subject, rules)
     if getattr(source, "is_local", False):
         return prove(source, rules, progress, allowed or Allowed(), checkpoint)
-    with Spool(source) as spool:
-        return prove(spool, rules, progress, allowed or Allowed(), checkpoint)
+    with ExitStack() as spools:
+        disk = spools.enter_context(Spool(whole)) if whole else None
+        spool = spools.enter_context(Spool(source))
+        return prove(spool, rules, progress, allowed or Allowed(), checkpoint, disk)
 
 
 def prove(
-    source: BlockSource, rules: Sequence[Rule], progress: Progress, allowed: Allowed, checkpoint: Checkpoint
+    source: BlockSource,
+    rules: Sequence[Rule],
+    progress: Progress,
+    allowed: Allowed,
+    checkpoint: Checkpoint,
+    whole: BlockSource | None = None,
 ) -> tuple[tuple[Result, ...], tuple[Finding, ...], str]:
     """Search a disk whose blocks can be read again without cost: once for matches, and then for where they lie."""
     searcher = Searcher(rules)
-    reading, budget = Reading(source, progress), Budget()
+    reading, budget = Reading(source, progress, whole is not None), Budget()
     matches = search(reading, searcher, budget, checkpoint)
-    locator = Locator(source)
+    locator = Locator(whole or source)
     sieve = Sieve(locator, allowed)
     with_names = any(not isinstance(rule, BuildSecret) for rule in rules)
     try:
@@ -182,6 +199,7 @@ def result_of(
 
 def reading_result(reading: Reading, engine: str) -> Result:
     """Return whether every written block was read, with the ranges that were not (R01)."""
+    which = "changed" if reading.partial else "written"
     ranges = ", ".join(
         f"bytes {first * reading.source.block_size}-{(last + 1) * reading.source.block_size - 1}: {reason}"
         for first, last, reason in joined(reading.unreadable)
@@ -190,7 +208,7 @@ def reading_result(reading: Reading, engine: str) -> Result:
         controls=("R01",),
         layer=Layer.RAW,
         status=Status.UNREACHABLE if ranges else Status.PASS,
-        title=f"every written block was read: {reading.bytes_read} bytes with {engine}",
+        title=f"every {which} block was read: {reading.bytes_read} bytes with {engine}",
         source="residue/proof",
         detail=ranges,
     )

@@ -21,7 +21,7 @@ class ScanReport:
     results: tuple[Result, ...]
     findings: tuple[Finding, ...]
     digest: str
-    """Pins the content of the disk: a copy that has the same digest has the same blocks (R06)."""
+    """Pins the content of the disk: a copy with the same digest has the same blocks (R06). Empty for a part of it."""
     size_bytes: int
     seconds: float
 
@@ -41,10 +41,11 @@ def scan_source(
     progress: Progress = lambda text, done, total: None,
     allowed: Allowed | None = None,
     state: Path | None = None,
+    whole: BlockSource | None = None,
 ) -> ScanReport:
     """Search a disk for the patterns, and for secrets where there are any, as `prove_raw` does."""
     started = time.monotonic()
-    results, findings, digest = prove_raw(source, secrets, PATTERNS, progress, allowed, state)
+    results, findings, digest = prove_raw(source, secrets, PATTERNS, progress, allowed, state, whole)
     return ScanReport(results, findings, digest, source.size_bytes, time.monotonic() - started)
 
 

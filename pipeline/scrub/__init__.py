@@ -40,5 +40,5 @@ def scrub_steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
         *keys.steps(spec),
         *history.steps(spec),
         writers.held_inodes(),
-        *(free_space.steps(facts) if spec.scrub.free_space else ()),
+        *free_space.steps(facts, free_space.choose_method(facts, spec)),
     )

@@ -2,18 +2,25 @@
 
 Measured: zero-filling ext4 to the last block as root left 200 of 200 deleted secrets, because ext4 holds clusters back
 in /sys/fs/ext4/*/reserved_clusters; with those at 0 it left none. File names survive in folders; the journal is another
-place, and is zeroed through EXT4_IOC_CHECKPOINT (Linux 5.14).
+place, and is zeroed through EXT4_IOC_CHECKPOINT (Linux 5.14). Where the snapshot is rewritten, the guest overwrites
+only what a rewrite copies as it is: the EFI system partition.
 """
+
+from typing import Literal
 
 from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
 from pipeline.guest.variables import assign
+from pipeline.spec import Spec
 
+Method = Literal["in-place", "rewrite", False]
+REWRITABLE = {"ext4", "xfs", "vfat"}
+EVERY_KIND, COPIED_KIND = "ext[234]|xfs|vfat", "vfat"
 MARK = "/run/assay-free-space"
 
 FILL = r"""
 mount_points() {
-    awk '$1 ~ "^/dev/" && $3 ~ "^(ext[234]|xfs|vfat)$" && $4 ~ "^rw" { print $1, $2, $3 }' /proc/mounts | sort -u -k1,1
+    awk '$1 ~ "^/dev/" && $3 ~ "^('"$kinds"')$" && $4 ~ "^rw" { print $1, $2, $3 }' /proc/mounts | sort -u -k1,1
 }
 fill() {
     dd if=/dev/zero of="$1/.assay-zero" bs=4M oflag=direct 2>/dev/null || :
@@ -52,9 +59,23 @@ REPORT = 'if [ -f "$mark" ]; then echo unchanged; else echo changed; fi\n: >"$ma
 """The second run overwrites again, and finds the files as they were."""
 
 
-def steps(facts: Facts) -> tuple[Step, ...]:
+def choose_method(facts: Facts, spec: Spec) -> Method:
+    """Return how free space is cleaned: as the spec says, and by itself where all file systems can be rewritten."""
+    if spec.scrub.free_space != "auto":
+        return spec.scrub.free_space
+    mounted = [system for system in facts.file_systems if not system.device.startswith("/dev/loop")]
+    plain = [system for system in mounted if system.type in REWRITABLE and "/mapper/" not in system.device]
+    return "rewrite" if mounted and plain == mounted else "in-place"
+
+
+def steps(facts: Facts, method: Method) -> tuple[Step, ...]:
     """Return the steps that overwrite free blocks, and the journal of ext4 where the guest has a perl to ask for it."""
-    fill = Step("free_space", ("S22",), "overwrite free blocks", assign(mark=MARK) + FILL + REPORT)
+    if not method:
+        return ()
+    kinds = COPIED_KIND if method == "rewrite" else EVERY_KIND
+    fill = Step("free_space", ("S22",), "overwrite free blocks", assign(mark=MARK, kinds=kinds) + FILL + REPORT)
+    if method == "rewrite":
+        return (fill,)
     journal = Step(
         "free_space",
         ("S22",),

@@ -10,6 +10,7 @@ from pipeline.stages.guests import open_root_shells
 from pipeline.stages.harden import Hardened
 from pipeline.stages.launch import Launched
 from pipeline.stages.programs import run_steps
+from pipeline.stages.rewrite import settle_free_space
 
 
 @dataclass(frozen=True)
@@ -25,5 +26,6 @@ def scrub(context: Context, hardened: Hardened) -> Scrubbed:
     """Scrub the guest. From here on nobody can log in with the build's key. Raises StepFailed, GuestUnreachable."""
     launched = hardened.launched
     root_shells = open_root_shells(launched.guest.shell)
-    run_steps(context, launched.guest.shell, scrub_steps(launched.facts, context.spec), Layer.SCRUBBED, "scrub")
+    spec = settle_free_space(context.spec, launched)
+    run_steps(context, launched.guest.shell, scrub_steps(launched.facts, spec), Layer.SCRUBBED, "scrub")
     return Scrubbed(launched, root_shells)

@@ -13,6 +13,7 @@ from pipeline.scrub import power_off_command
 from pipeline.spec import Spec
 from pipeline.stages.context import Context
 from pipeline.stages.launch import Launched
+from pipeline.stages.rewrite import is_rewritten, rewrite_snapshot
 from pipeline.stages.scrub import Scrubbed
 
 POWER_OFF_SECONDS = 120.0
@@ -105,6 +106,9 @@ def register_image(context: Context, launched: Launched, image_name: str) -> str
         undo=lambda identity: snapshots.delete_snapshot(context.session, identity),
     )
     snapshots.wait_for_snapshot(context.session, snapshot_id, progress=context.recorder.progress)
+    if is_rewritten(context.spec, launched):
+        with context.recorder.stage("rewrite"):
+            snapshot_id = rewrite_snapshot(context, snapshot_id, image_name)
     registration = register_as(context.spec, launched.base, image_name, snapshot_id)
     return context.journal.create(
         "image",

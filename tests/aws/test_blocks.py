@@ -5,6 +5,7 @@ from io import BytesIO
 
 import pytest
 from botocore.response import StreamingBody
+from botocore.stub import ANY
 
 from pipeline.aws.blocks import ATTEMPTS, BLOCK_SIZE, GIB, BlockBroken, SnapshotBlocks, in_order, write_snapshot
 from pipeline.aws.tags import resource_name
@@ -130,6 +131,15 @@ def test_a_written_snapshot_has_a_linear_checksum_over_its_blocks(session, stub,
     )
     name = resource_name(tags.build_id, "written")
     assert write_snapshot(session, tags, name, 1, [(5, DATA), (2, b"short")], writers=1) == "snap-9"
+
+
+def test_a_written_snapshot_is_encrypted_with_the_key_that_is_named(session, stub, tags):
+    key, ebs = "arn:aws:kms:eu-central-1:123456789012:key/web", stub("ebs")
+    name = resource_name(tags.build_id, "written")
+    asked = {"VolumeSize": 1, "Description": "", "Tags": ANY, "ClientToken": ANY, "Encrypted": True, "KmsKeyArn": key}
+    ebs.add_response("start_snapshot", {"SnapshotId": "snap-9"}, asked)
+    ebs.add_response("complete_snapshot", {"Status": "pending"})
+    assert write_snapshot(session, tags, name, 1, [], kms_key_arn=key) == "snap-9"
 
 
 def test_work_runs_side_by_side_and_answers_come_in_order():

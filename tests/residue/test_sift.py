@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.report.evidence import Finding
-from pipeline.residue.blocks import open_image
+from pipeline.residue.blocks import RawFile, open_image
 from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw
 from pipeline.residue.rules import fingerprint_of
@@ -40,6 +40,36 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(disk: Path, *waivers: Waiver) -> tuple[Finding, ...]:
     with open_image(disk) as image:
         return prove_raw(image, (), PATTERNS, allowed=Allowed(waivers, today=TODAY))[1]
+
+
+class Changed:
+    """The blocks of a disk that differ from an earlier one."""
+
+    block_size = 4096
+
+    def __init__(self, disk: RawFile, changed: list[int]) -> None:
+        self.disk, self.changed = disk, changed
+        self.size_bytes = disk.size_bytes
+        self.read, self.read_many = disk.read, disk.read_many
+
+    def indices(self) -> list[int]:
+        return self.changed
+
+
+def test_changed_blocks_alone_are_searched_and_what_they_hold_still_has_a_place(disk: Path) -> None:
+    with open_image(disk, 4096) as image:
+        (holding,) = [index for index in image.indices() if PATTERN in image.read(index)]
+        results, findings, digest = prove_raw(Changed(image, [holding]), (), PATTERNS, whole=image)
+        silent = prove_raw(Changed(image, []), (), PATTERNS, whole=image)
+    assert digest == ""
+    assert sorted(finding.place.split(" of ")[0] for finding in findings) == [
+        "file /root/.bash_history",
+        "file /root/notes",
+    ]
+    (read,) = [result for result in results if "R01" in result.controls]
+    assert read.title.startswith("every changed block was read: 4096 bytes")
+    assert [finding.kind for finding in silent[1]] == ["history"]
+    assert all(result.status == "pass" for result in silent[0] if "R01" in result.controls)
 
 
 def waiver(fingerprint: str, days: int) -> Waiver:

@@ -7,7 +7,7 @@ import pytest
 from pipeline.scrub import power_off_command, scrub_steps
 from tests.harden.samples import DEBIAN, KEY, spec, text_of
 
-FREE = {"free_space": True}
+FREE = {"free_space": "in-place"}
 
 
 def test_every_row_of_the_catalogue_is_served() -> None:
