@@ -75,6 +75,17 @@ class DeadlinePassed(CloudFailed):
     exit_status = 15
 
 
+class PreflightFailed(AssayError):
+    """Something would stop the build or its release; `problems` lists all of it, one line each, and nothing was made."""
+
+    exit_status = 16
+    default_hint = "mend every line above; `invoke plan` asks again"
+
+    def __init__(self, message: str, problems: tuple[str, ...] = (), **about: str | None) -> None:
+        super().__init__("\n".join((message, *(f"  {problem}" for problem in problems))), **about)
+        self.problems = problems
+
+
 class GuestUnreachable(AssayError):
     """The guest does not answer: no ssh banner, a refused login, or a connection that broke."""
 

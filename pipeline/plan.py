@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.audit.findings import Line, as_table
 from pipeline.aws import network
 from pipeline.aws.images import Image
 from pipeline.aws.session import Session
+from pipeline.aws.tags import Tags, new_build_id
 from pipeline.base_lock import lock_path, read_lock
 from pipeline.guest.facts import COMMANDS, Account, Facts
 from pipeline.guest.program import compile_program
 from pipeline.harden import harden_steps
+from pipeline.preflight import look_ahead
 from pipeline.scrub import power_off_command, scrub_steps
 from pipeline.spec import Spec, spec_digest
 from pipeline.stages.launch import find_base
@@ -34,6 +37,8 @@ class Plan:
 
     sections: tuple[tuple[str, tuple[str, ...]], ...]
     programs: tuple[tuple[str, str], ...]
+    ahead: tuple[Line, ...] = ()
+    """What would stand in the way; empty when the cloud was not asked."""
 
     def as_text(self) -> str:
         """Return the plan as people read it; every secret is masked."""
@@ -52,16 +57,20 @@ def make_plan(spec: Spec, *, spec_path: Path, session: Session | None, builds: P
     Raises BaseImageRefused, CredentialsRefused, CloudFailed as the build itself would.
     """
     facts = assume_facts(spec)
+    base, ahead = ask_cloud(spec, spec_path, session, builds, update_base)
     assumed = f"compiled for {facts.pretty_name}; a build asks the guest itself"
     return Plan(
         sections=(
             ("spec", (f"{spec_path.name}: {spec.name}, sha256 {spec_digest(spec)}", f"recipe: {RECIPE}")),
-            ("base image", describe_base(spec, spec_path, session, builds, update_base)),
+            ("base image", base),
             ("instance", describe_instance(spec, session)),
             ("image", describe_image(spec)),
             ("share", describe_share(spec)),
+            ("release", describe_release(spec)),
+            ("preflight", tuple(as_table(ahead)) if ahead else ("the cloud was not asked",)),
             ("guest programs", (assumed,)),
         ),
+        ahead=ahead,
         programs=(
             ("harden", compile_program(harden_steps(facts, spec)).masked),
             ("scrub", compile_program(scrub_steps(facts, spec)).masked),
@@ -70,18 +79,20 @@ def make_plan(spec: Spec, *, spec_path: Path, session: Session | None, builds: P
     )
 
 
-def describe_base(
+def ask_cloud(
     spec: Spec, spec_path: Path, session: Session | None, builds: Path, update_base: bool
-) -> tuple[str, ...]:
-    """Return which base image would be taken, and how it differs from the lock (A01)."""
+) -> tuple[tuple[str, ...], tuple[Line, ...]]:
+    """Return which base image would be taken (A01), and what would stand in the way (A20)."""
     locked = read_lock(lock_path(spec_path, spec.cloud, builds))
     if session is None:
-        return (f"locked: {locked.describe()}" if locked else "nothing is locked yet", "the cloud was not asked")
+        return (f"locked: {locked.describe()}" if locked else "nothing is locked yet", "the cloud was not asked"), ()
     base, choice = find_base(session, spec, locked, update=update_base)
     lines = [f"takes {choice.base.describe()}", *describe_disks(base)]
     if choice.change:
         lines.append(f"change: {choice.change}")
-    return tuple(lines)
+    now = datetime.now(UTC)
+    tags = Tags(new_build_id(now), spec_digest(spec), session.caller_arn, now, spec.image.tags)
+    return tuple(lines), look_ahead(session, spec, base, tags, spec.image_name(tags.build_id, now.date()))
 
 
 def describe_disks(base: Image) -> list[str]:
@@ -127,6 +138,17 @@ def describe_share(spec: Spec) -> tuple[str, ...]:
         *(f"product code {code} must be there" for code in share.product_codes),
         *(["everybody, last of all"] if share.public else []),
     ) or ("nobody",)
+
+
+def describe_release(spec: Spec) -> tuple[str, ...]:
+    """Return where else the image would go, and what would be set on it everywhere."""
+    release = spec.release
+    return (
+        *(f"{region}: a copy, its blocks held against the proved ones" for region in release.regions),
+        *([f"deprecated after {release.deprecate_after_days} days"] if release.deprecate_after_days else []),
+        *(["protected from deregistration"] if release.protect else []),
+        *([f"its id in the parameter {release.parameter}"] if release.parameter else []),
+    ) or ("nowhere else",)
 
 
 def assume_facts(spec: Spec) -> Facts:

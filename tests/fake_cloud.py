@@ -1,6 +1,7 @@
 """A local cloud of a test's own, with guests that boot nothing: a real endpoint for everything but the guests."""
 
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.aws import images
+from pipeline.aws import images, snapshots
+from pipeline.aws.blocks import BLOCK_SIZE, write_snapshot
 from pipeline.aws.session import Session, open_session
+from pipeline.aws.tags import Tags, resource_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9Qb2Xk1v4yU2pQ0o8t1f0sJc7xw6l3n5m9r4s2q1eD a@b"
@@ -74,6 +77,20 @@ def base_image(session: Session) -> images.Image:
     """Return the newest image of Debian's account."""
     found = session.client("ec2").describe_images(Owners=[DEBIAN_ACCOUNT])["Images"]
     return max(map(images.read_image, found), key=lambda image: image.creation_date)
+
+
+def make_image(session: Session, tags: Tags, image_name: str, *blocks: tuple[int, bytes]) -> images.Image:
+    """Register an image of one's own over a snapshot with these blocks, and wait for it."""
+    role = f"{image_name}-test"
+    written = blocks or ((0, os.urandom(BLOCK_SIZE)),)
+    snapshot_id = write_snapshot(session, tags, resource_name(tags.build_id, f"{role}-root"), 1, written)
+    snapshots.wait_for_snapshot(session, snapshot_id)
+    like_base = images.registration_like(
+        base_image(session), name=image_name, description="of a test", root_snapshot_id=snapshot_id
+    )
+    return images.wait_for_image(
+        session, images.register_image(session, tags, resource_name(tags.build_id, role), like_base)
+    )
 
 
 def holdings(session: Session) -> set[str]:

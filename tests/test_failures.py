@@ -26,11 +26,12 @@ def build(cloud: FakeCloud, builds: Path) -> Evidence:
     return build_image(spec, spec_path=SPEC, session=session, builds=builds, console=Console(quiet=True))
 
 
-def refuse(action: str, code: str) -> dict[str, Any]:
-    """Return a fault: every call of this action is refused with this code."""
+def refuse(action: str, code: str, after: int = 0) -> dict[str, Any]:
+    """Return a fault: every call of this action is refused with this code; the preflight's dry run is the first."""
     return {
         "kind": "error",
         "action": action,
+        "after": after,
         "code": code,
         "message": "as the test wants it",
         "status": 400,
@@ -41,8 +42,13 @@ def refuse(action: str, code: str) -> dict[str, Any]:
 FAULTS = {
     "no capacity in any zone": ({"kind": "capacity", "times": 0}, 14, "InsufficientInstanceCapacity"),
     "credentials that expire meanwhile": (refuse("RunInstances", "RequestExpired"), 12, "credentials"),
-    "a right that is missing": (refuse("CreateSecurityGroup", "UnauthorizedOperation"), 13, "CreateSecurityGroup"),
-    "a quota that is used up": (refuse("RunInstances", "VcpuLimitExceeded"), 13, "quota"),
+    "a right that is missing": (refuse("CreateSecurityGroup", "UnauthorizedOperation"), 16, "CreateSecurityGroup"),
+    "a right that is lost": (
+        refuse("CreateSecurityGroup", "UnauthorizedOperation", after=1),
+        13,
+        "CreateSecurityGroup",
+    ),
+    "a quota that is used up": (refuse("RunInstances", "VcpuLimitExceeded", after=1), 13, "quota"),
     "a snapshot that is refused": (refuse("CreateSnapshot", "SnapshotLimitExceeded"), 13, "SnapshotLimitExceeded"),
 }
 

@@ -247,6 +247,18 @@ def find_images(session: Session, name: str) -> tuple[Image, ...]:
     return tuple(read_image(found) for found in answer["Images"])
 
 
+def images_called(session: Session, image_name: str) -> tuple[Image, ...]:
+    """Return the images of this account that have a name which people see: RegisterImage refuses a second one."""
+    with cloud_errors(image_name, session.region):
+        answer = session.client("ec2").describe_images(
+            Owners=["self"],
+            Filters=[{"Name": "name", "Values": [image_name]}],
+            IncludeDeprecated=True,
+            IncludeDisabled=True,
+        )
+    return tuple(read_image(found) for found in answer["Images"] if found.get("Name") == image_name)
+
+
 def image_ids(session: Session, name: str) -> list[str]:
     """Return the ids of the images that bear a name of a build."""
     return [image.image_id for image in find_images(session, name)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.aws.creation import find_or_create
-from pipeline.aws.session import Session, cloud_errors, error_code
+from pipeline.aws.session import Session, cloud_errors, dry_run, error_code
 from pipeline.aws.tags import NAME, Tags, is_resource_name, read_tags
 from pipeline.aws.wait import CLOCK, Clock, wait_until
 from pipeline.errors import CapacityMissing, CloudFailed
@@ -167,20 +167,18 @@ def client_token(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def may_launch(session: Session, image_id: str, instance_type: str) -> None:
+def may_launch(session: Session, tags: Tags, name: str, image_id: str, instance_type: str, subnet_id: str) -> None:
     """Ask whether an instance could be launched, with DryRun: nothing is made (A20). Raises CloudFailed if not."""
-    try:
-        with cloud_errors(image_id, session.region):
-            session.client("ec2", once=True).run_instances(
-                DryRun=True,
-                ImageId=image_id,
-                InstanceType=instance_type,  # type: ignore[arg-type]
-                MinCount=1,
-                MaxCount=1,
-            )
-    except CloudFailed as error:
-        if error_code(error) != "DryRunOperation":
-            raise
+    with dry_run(image_id, session.region):
+        session.client("ec2", once=True).run_instances(
+            DryRun=True,
+            ImageId=image_id,
+            InstanceType=instance_type,  # type: ignore[arg-type]
+            SubnetId=subnet_id,
+            MinCount=1,
+            MaxCount=1,
+            TagSpecifications=tags.specification(name, "instance", "volume", "network-interface"),
+        )
 
 
 def describe_instance(session: Session, instance_id: str) -> Instance:

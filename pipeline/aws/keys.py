@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.aws.creation import find_or_create
-from pipeline.aws.session import Session, cloud_errors, error_code
+from pipeline.aws.session import Session, cloud_errors, dry_run, error_code
 from pipeline.aws.tags import NAME, Tags, is_resource_name, read_tags
 from pipeline.errors import CloudFailed
 
@@ -39,6 +39,17 @@ def import_key_pair(session: Session, tags: Tags, name: str, public_openssh: str
         return [pair.name for pair in find_key_pairs(session, name) if pair.tags.get(NAME) == name]
 
     return find_or_create(look_up, create, what=name, region=session.region, taken_codes={"InvalidKeyPair.Duplicate"})
+
+
+def may_import_key_pair(session: Session, tags: Tags, name: str, public_openssh: str) -> None:
+    """Ask whether a key pair could be imported, with DryRun: nothing is made (A20). Raises CloudFailed if not."""
+    with dry_run(name, session.region):
+        session.client("ec2").import_key_pair(
+            DryRun=True,
+            KeyName=name,
+            PublicKeyMaterial=public_openssh.encode(),
+            TagSpecifications=tags.specification(name, "key-pair"),
+        )
 
 
 def find_key_pairs(session: Session, name: str) -> tuple[KeyPair, ...]:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from pipeline.aws.creation import find_or_create
-from pipeline.aws.session import Session, cloud_errors, error_code
+from pipeline.aws.session import Session, cloud_errors, dry_run, error_code
 from pipeline.aws.tags import NAME, Tags, is_resource_name, read_tags
 from pipeline.aws.wait import CLOCK, Clock, wait_until
 from pipeline.errors import CloudFailed, SpecInvalid
@@ -149,6 +149,18 @@ def create_security_group(
         if error_code(error) != "InvalidPermission.Duplicate":
             raise
     return group_id
+
+
+def may_create_security_group(session: Session, tags: Tags, name: str, vpc_id: str) -> None:
+    """Ask whether a security group could be made, with DryRun: nothing is made (A20). Raises CloudFailed if not."""
+    with dry_run(name, session.region):
+        session.client("ec2").create_security_group(
+            DryRun=True,
+            GroupName=name,
+            Description="asked before a build",
+            VpcId=vpc_id,
+            TagSpecifications=tags.specification(name, "security-group"),
+        )
 
 
 def ssh_permission(port: int, networks: Sequence[str]) -> "IpPermissionTypeDef":

@@ -40,6 +40,14 @@ def read_default_encryption(session: Session) -> bool:
         return session.client("ec2").get_ebs_encryption_by_default().get("EbsEncryptionByDefault", False)
 
 
+def read_default_key(session: Session) -> str | None:
+    """Return the key that encrypts every new volume and copy by default; None where that is off. Raises CloudFailed."""
+    if not read_default_encryption(session):
+        return None
+    with cloud_errors("the default key of EBS", session.region):
+        return session.client("ec2").get_ebs_default_kms_key_id().get("KmsKeyId", "")
+
+
 def read_image_block(session: Session) -> str:
     """Return the state of block-public-access for images: `block-new-sharing` or `unblocked`. Raises CloudFailed."""
     with cloud_errors("block public access for images", session.region):

@@ -248,6 +248,17 @@ def cloud_errors(resource: str | None = None, region: str | None = None) -> Iter
         raise breakdown(error, resource, region) from error
 
 
+@contextmanager
+def dry_run(resource: str, region: str) -> Iterator[None]:
+    """Ask with DryRun whether a call would be allowed: EC2 says so by an error. Raises CloudFailed if it would not."""
+    try:
+        with cloud_errors(resource, region):
+            yield
+    except CloudFailed as error:
+        if error_code(error) != "DryRunOperation":
+            raise
+
+
 def refusal(error: "ClientError", resource: str | None, region: str | None) -> CloudFailed | CredentialsRefused:
     """Return the error of the tree for an answer that says no.
 

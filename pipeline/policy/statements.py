@@ -22,7 +22,7 @@ LONGEST = 6144
 FREE = frozenset({"sts:GetCallerIdentity"})
 """Needs no permission, and cannot be denied."""
 READS = ("Describe", "Get", "List", "Generate")
-REGIONAL = ("ec2:", "ebs:", "ssm:", "kms:")
+REGIONAL = ("ec2:", "ebs:", "ssm:", "kms:", "servicequotas:")
 
 Statement = dict[str, Any]
 

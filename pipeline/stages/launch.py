@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pipeline.aws import base_images, images, snapshots
 from pipeline.aws.instances import Instance, Launch, RootVolume
@@ -10,6 +11,7 @@ from pipeline.base_lock import Choice, LockedBase, choose_base, lock_path, read_
 from pipeline.errors import BaseImageRefused
 from pipeline.guest.facts import Facts, gather_facts
 from pipeline.guest.shell import Shell
+from pipeline.preflight import look_ahead, require_ready
 from pipeline.report.evidence import BaseImage
 from pipeline.spec import Spec
 from pipeline.stages.context import Context
@@ -35,9 +37,11 @@ class Launched:
 def launch(context: Context) -> Launched:
     """Return the build guest with a session open on it, under a pinned host key.
 
-    Raises BaseImageRefused, CredentialsRefused, CapacityMissing, GuestUnreachable, HostKeyMismatch, GuestFailed.
+    Raises BaseImageRefused, PreflightFailed, CredentialsRefused, CapacityMissing, GuestUnreachable, HostKeyMismatch,
+    GuestFailed.
     """
     base = choose_base_image(context)
+    ask_ahead(context, base)
     door = open_door(context)
     key_pair = make_key(context, "key", context.spec.ssh.key_file)
     taken: list[str] = []
@@ -60,6 +64,15 @@ def launch(context: Context) -> Launched:
     )
     machine_id, boot_id = read_identity(guest.shell)
     return Launched(guest, base, door, taken[0], gather_facts(guest.shell), machine_id, boot_id)
+
+
+def ask_ahead(context: Context, base: images.Image) -> None:
+    """Ask whether the build and its release would go through (A20). Raises PreflightFailed before anything is made."""
+    with context.recorder.stage("preflight"):
+        image_name = context.spec.image_name(context.build_id, datetime.now(UTC).date())
+        ahead = look_ahead(context.session, context.spec, base, context.tags, image_name)
+        for unknown in require_ready(ahead):
+            context.recorder.notice(f"not known before the build: {unknown}")
 
 
 def choose_base_image(context: Context) -> images.Image:

@@ -168,9 +168,13 @@ def test_the_base_image_is_debian_s_and_nobody_else_s(fake_cloud):
         base_images.find_base_image(session, other)
 
 
-def test_a_dry_run_launches_nothing(fake_cloud, maker):
-    instances.may_launch(maker.session, base_image(maker.session).image_id, "t3.small")
-    assert maker.possessions("instance") == []
+def test_a_dry_run_makes_nothing(fake_cloud, maker):
+    subnet, session = network.find_subnets(maker.session)[0], maker.session
+    image_id = base_image(session).image_id
+    instances.may_launch(session, maker.tags, maker.name("build"), image_id, "t3.small", subnet.subnet_id)
+    keys.may_import_key_pair(session, maker.tags, maker.name("key"), PUBLIC_KEY)
+    network.may_create_security_group(session, maker.tags, maker.name("ssh"), subnet.vpc_id)
+    assert not [one for one in inventory.list_possessions(session) if one.build_id == maker.tags.build_id]
 
 
 def test_a_region_that_does_not_exist_is_refused(fake_cloud):

@@ -106,13 +106,13 @@ def test_another_refusal_is_not_tried_elsewhere(session, stub, tags):
 
 
 @pytest.mark.parametrize("code, allowed", [("DryRunOperation", True), ("UnauthorizedOperation", False)])
-def test_a_dry_run_says_whether_a_launch_is_allowed(session, stub, code, allowed):
+def test_a_dry_run_says_whether_a_launch_is_allowed(session, stub, tags, code, allowed):
     stub("ec2", once=True).add_client_error("run_instances", code)
     if allowed:
-        instances.may_launch(session, "ami-1", "t3.small")
+        instances.may_launch(session, tags, NAME, "ami-1", "t3.small", "subnet-a")
     else:
         with pytest.raises(CloudFailed, match=code):
-            instances.may_launch(session, "ami-1", "t3.small")
+            instances.may_launch(session, tags, NAME, "ami-1", "t3.small", "subnet-a")
 
 
 def test_the_console_falls_back_where_it_cannot_be_read_live(session, stub):

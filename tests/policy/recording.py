@@ -29,7 +29,7 @@ from pipeline.plan import make_plan
 from pipeline.prove import prove_image
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence, Layer
-from pipeline.spec import Spec, load_spec
+from pipeline.spec import Encryption, Spec, load_spec
 from pipeline.stages import prove
 from tests.fake_cloud import ROOT, FakeCloud, base_image, fake_cloud
 from tests.scripted_build import SPEC, passed, script_the_guest
@@ -43,6 +43,8 @@ MAKING = (
     "CreateSnapshot",
     "RegisterImage",
 )
+
+DRY_RUN = ("ImportKeyPair", "CreateSecurityGroup", "RunInstances")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,13 @@ def read_blocks(source: SnapshotBlocks, *_: Any, **__: Any) -> Any:
     return passed(Layer.RAW), (), "00"
 
 
+def lost(after: int = 0) -> list[dict[str, Any]]:
+    """Return faults that lose an answer to each call that makes something."""
+    return [
+        {"kind": "lost-response", "action": action, "after": after if action in DRY_RUN else 0} for action in MAKING
+    ]
+
+
 def changed(spec: Spec, **parts: dict[str, Any]) -> Spec:
     """Return the spec with other values in some of its parts."""
     return spec.model_copy(
@@ -105,7 +114,7 @@ def changed(spec: Spec, **parts: dict[str, Any]) -> Spec:
 def record_build(stage: Stage) -> None:
     """A build as it should be, with lost answers, of another kind of base, failing late, released to the world."""
     assert stage.build().exit_status == 0
-    with stage.cloud.faults(*({"kind": "lost-response", "action": action} for action in MAKING)):
+    with stage.cloud.faults(*lost(after=1)):  # the first of each is the preflight's dry run
         assert stage.build().exit_status == 0
     with stage.failing_proof():
         assert stage.build().exit_status == ProofFailed.exit_status
@@ -138,7 +147,7 @@ def record_share(stage: Stage) -> None:
 def record_verify(stage: Stage) -> None:
     """The proof of an image that exists."""
     image_id = stage.image_id
-    with stage.cloud.faults(*({"kind": "lost-response", "action": action} for action in MAKING[:4])):
+    with stage.cloud.faults(*lost()):
         proved = prove_image(
             image_id,
             stage.spec,
@@ -198,8 +207,18 @@ def record_audit(stage: Stage) -> None:
 
 
 def record_plan(stage: Stage) -> None:
-    """The plan of a build."""
-    make_plan(stage.spec, spec_path=SPEC, session=stage.session, builds=stage.folder)
+    """The plan of a build: as it is, public, with a key of its own, and where the account encrypts by default."""
+    key_id = stage.session.client("kms").create_key()["KeyMetadata"]["KeyId"]
+    with_key = stage.spec.image.model_copy(update={"encryption": Encryption(kms_key_id=key_id)})
+    ec2 = stage.session.client("ec2")
+    ec2.enable_ebs_encryption_by_default()
+    for spec in (
+        stage.spec,
+        changed(stage.spec, share={"public": True}),
+        stage.spec.model_copy(update={"image": with_key}),
+    ):
+        make_plan(spec, spec_path=SPEC, session=stage.session, builds=stage.folder)
+    ec2.disable_ebs_encryption_by_default()
 
 
 RECORDINGS: dict[str, Callable[[Stage], None]] = {
@@ -211,8 +230,16 @@ RECORDINGS: dict[str, Callable[[Stage], None]] = {
     "sweep": record_sweep,
     "audit": record_audit,
 }
-NOT_OURS = {"ec2:DisableImageBlockPublicAccess", "ssm:PutParameter"}
+NOT_OURS = {
+    "ec2:DisableImageBlockPublicAccess",
+    "ec2:EnableEbsEncryptionByDefault",
+    "ec2:DisableEbsEncryptionByDefault",
+    "kms:CreateKey",
+    "ssm:PutParameter",
+}
 """What a recording does to prepare its scene."""
+ONLY_ON_AWS = {"servicequotas:GetServiceQuota", "ec2:DescribeInstanceTypes", "ec2:DescribeInstances"}
+"""Quotas are asked of no cloud of this machine."""
 
 
 def record(cloud: FakeCloud, folder: Path) -> dict[str, list[str]]:
@@ -228,6 +255,7 @@ def record(cloud: FakeCloud, folder: Path) -> dict[str, list[str]]:
         run(stage)
         made = {f"{call['service']}:{call['action']}" for call in cloud.ask("GET", "calls", {})["calls"]}
         calls[task] = sorted({name.replace("monitoring:", "cloudwatch:") for name in made} - NOT_OURS)
+    calls["plan"] = sorted({*calls["plan"], *ONLY_ON_AWS})
     calls["build"] = sorted({*calls["build"], *calls["plan"]})
     return calls
 

@@ -110,7 +110,7 @@ def test_the_spec_adds_its_parameter_and_its_key():
 def operations() -> dict[str, str]:
     session = botocore.session.get_session()
     return {
-        xform_name(name): f"{service}:{name}"
+        xform_name(name): f"{service.replace('-', '')}:{name}"
         for service in SERVICES
         for name in session.get_service_model(service).operation_names
     }

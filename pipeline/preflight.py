@@ -1,0 +1,254 @@
+"""Asked before anything is spent: would a build and its release go through? All at once, and all problems at once.
+
+The answers are lines like those of an audit. What may not be asked is `unknown` and stops nothing: the build itself
+will say. What fails, and a region that does not answer, stops a build before its first resource.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from pipeline.audit.findings import Bad, Check, Facts, Line, Verdict, gather, judge
+from pipeline.aws import encryption_keys, images, instances, keys, network, offers, region_settings
+from pipeline.aws.encryption_keys import EncryptionKey
+from pipeline.aws.images import Image
+from pipeline.aws.network import Subnet
+from pipeline.aws.offers import VcpuQuota
+from pipeline.aws.region_settings import AllowedImages
+from pipeline.aws.session import Session, is_transient
+from pipeline.aws.tags import Tags, resource_name
+from pipeline.errors import AssayError, CapacityMissing, CloudFailed, CredentialsRefused, PreflightFailed
+from pipeline.guest.keys import make_key_pair
+from pipeline.spec import Spec
+
+BLOCKING = frozenset({Verdict.FAIL, Verdict.UNREACHABLE})
+ATTEMPTS = 3
+"""Of a dry run whose answer is lost: it makes nothing, and may be repeated."""
+Readers = dict[str, Callable[[], object]]
+
+
+def target_regions(spec: Spec) -> tuple[str, ...]:
+    """Return every region that the image is released in, the build's own first."""
+    return (spec.region, *spec.release.regions)
+
+
+def look_ahead(session: Session, spec: Spec, base: Image, tags: Tags, image_name: str) -> tuple[Line, ...]:
+    """Return what would stand in the way of building on `base` and of releasing an image of this name.
+
+    Nothing is made, and what could not be read is in the lines. Raises CredentialsRefused when the build's own region
+    does not take the credentials.
+    """
+    there = {region: session.in_region(region) for region in target_regions(spec)}
+    readers: Readers = {
+        "regions": partial(region_settings.read_regions, session),
+        **build_readers(session, spec, base, tags),
+    }
+    for region, abroad in there.items():
+        for name, reader in target_readers(abroad, spec, image_name).items():
+            readers[f"{region} {name}"] = reader
+    facts = gather(readers) | {"base": base}
+    for fact in facts.values():
+        if isinstance(fact, CredentialsRefused) and fact.region == spec.region:
+            raise fact
+    lines = list(judge(build_checks(spec, tags, loopback=session.loopback), facts, spec.region))
+    for region in there:
+        local: Facts = {
+            name.removeprefix(f"{region} "): fact for name, fact in facts.items() if name.startswith(f"{region} ")
+        }
+        lines += judge(target_checks(spec, region), local | {"regions": facts["regions"]}, region)
+    return tuple(lines)
+
+
+def require_ready(lines: Iterable[Line]) -> tuple[str, ...]:
+    """Raise PreflightFailed with every problem; return what could not be asked, a line each."""
+    found = [(line, f"{line.region}: {line.title}: {line.subject} {line.detail}".rstrip()) for line in lines]
+    if problems := tuple(text for line, text in found if line.verdict in BLOCKING):
+        raise PreflightFailed("nothing was made, because the build or its release would fail", problems)
+    return tuple(text for line, text in found if line.verdict is Verdict.UNKNOWN)
+
+
+def build_readers(session: Session, spec: Spec, base: Image, tags: Tags) -> Readers:
+    """Return the questions that are asked once, where the image is built."""
+    instance_type = spec.instance.type
+    readers: Readers = {
+        "subnets": partial(network.find_subnets, session, spec.network.subnet_id),
+        "offers": partial(offers.zones_offering, session, instance_type),
+        "allowed": partial(region_settings.read_allowed_images, session),
+        "rights": partial(refused_rights, session, spec, base, tags),
+    }
+    if not session.loopback:
+        readers["quota"] = partial(offers.read_vcpu_quota, session, instance_type)
+    return readers
+
+
+def build_checks(spec: Spec, tags: Tags, *, loopback: bool) -> tuple[Check, ...]:
+    """Return the checks of the build itself. A cloud of this machine has no quotas."""
+    offered = "ec2:DescribeInstanceTypeOfferings ec2:DescribeSubnets"
+    quota = Check("A20", "the quota of vCPUs allows it", "servicequotas:GetServiceQuota", ("quota",), no_vcpus)
+    dry_runs = "ec2:RunInstances ec2:CreateSecurityGroup ec2:ImportKeyPair (DryRun)"
+    codes = partial(wrong_codes, wanted=spec.share.product_codes, public=spec.share.public)
+    return (
+        Check("A20", f"{spec.instance.type} is offered", offered, ("offers", "subnets"), not_offered),
+        Check("A20", "the caller may make what a build makes", dry_runs, ("rights",), lambda found: found),
+        Check(
+            "A01", "the base image may be launched", "ec2:GetAllowedImagesSettings", ("allowed", "base"), not_allowed
+        ),
+        Check("A11", "the product codes fit", "ec2:DescribeImages", ("base",), codes),
+        *(() if loopback else (quota,)),
+    )
+
+
+def target_readers(session: Session, spec: Spec, image_name: str) -> Readers:
+    """Return the questions that are asked in each region of the release; only those whose answer matters."""
+    share, encryption = spec.share, spec.image.encryption
+    readers: Readers = {"named": partial(images.images_called, session, image_name)}
+    if share.public:
+        readers["block"] = partial(region_settings.read_image_block, session)
+    if not encryption and is_shared(spec):
+        readers["default key"] = partial(region_settings.read_default_key, session)
+    if encryption:
+        readers["key"] = partial(encryption_keys.read_encryption_key, session, encryption.kms_key_id)
+    return readers
+
+
+def target_checks(spec: Spec, region: str) -> tuple[Check, ...]:
+    """Return the checks of one region of the release."""
+    share, encryption = spec.share, spec.image.encryption
+    block = "ec2:GetImageBlockPublicAccessState"
+    default = "ec2:GetEbsEncryptionByDefault ec2:GetEbsDefaultKmsKeyId"
+    checks = [
+        Check(
+            "A20", "the region may be used", "ec2:DescribeRegions", ("regions",), partial(not_enabled, region=region)
+        ),
+        Check("A20", "the image's name is free", "ec2:DescribeImages", ("named",), name_taken),
+    ]
+    if share.public:
+        checks.append(Check("A10", "the image may become public", block, ("block",), blocked))
+    if not encryption and is_shared(spec):
+        unshareable = partial(default_encrypted, public=share.public)
+        checks.append(
+            Check("A10", "what is shared is not encrypted by default", default, ("default key",), unshareable)
+        )
+    if encryption:
+        usable = partial(unusable_key, accounts=share.accounts)
+        checks.append(Check("A10", "the key can be used", "kms:DescribeKey kms:GetKeyPolicy", ("key",), usable))
+    return tuple(checks)
+
+
+def is_shared(spec: Spec) -> bool:
+    """Return whether anybody but the owner gets the image."""
+    share = spec.share
+    return bool(share.public or share.accounts or share.organizations or share.organizational_units)
+
+
+def refused_rights(session: Session, spec: Spec, base: Image, tags: Tags) -> tuple[Bad, ...]:
+    """Return the calls that the cloud would refuse, asked by dry runs with the tags of a build.
+
+    Only what makes things can be asked: calls that change them are limited to tagged things, and none is there yet.
+    """
+    subnet = network.find_subnets(session, spec.network.subnet_id)[0]
+    name = resource_name(tags.build_id, "preflight")
+    public_key = make_key_pair("preflight").public_openssh
+    rights = {
+        "RunInstances": partial(
+            instances.may_launch, session, tags, name, base.image_id, spec.instance.type, subnet.subnet_id
+        ),
+        "ImportKeyPair": partial(keys.may_import_key_pair, session, tags, name, public_key),
+    }
+    if not spec.network.security_group_ids:
+        rights["CreateSecurityGroup"] = partial(network.may_create_security_group, session, tags, name, subnet.vpc_id)
+    asked = gather({action: partial(refusal_of, ask) for action, ask in rights.items()})
+    errors = [answer for answer in asked.values() if isinstance(answer, AssayError)]
+    if errors:
+        raise errors[0]
+    return tuple(Bad(action, str(reason)) for action, reason in asked.items() if reason)
+
+
+def refusal_of(ask: Callable[[], None]) -> str:
+    """Return why a call would be refused; empty when it would not be. Raises CloudFailed when nobody answered.
+
+    Capacity is no right: the launch itself looks for it in every zone.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            ask()
+        except CapacityMissing:
+            return ""
+        except CloudFailed as error:
+            if not is_transient(error):
+                return str(error)
+            if attempt == ATTEMPTS:
+                raise
+        else:
+            return ""
+    raise AssertionError("unreachable")
+
+
+def not_enabled(regions: dict[str, str], region: str) -> Iterator[Bad]:
+    """A20: a region must be there, and opted in."""
+    if region not in regions:
+        yield Bad("", "there is no such region")
+    elif regions[region] == "not-opted-in":
+        yield Bad("", f"`aws account enable-region --region-name {region}` opts in")
+
+
+def not_offered(zones: frozenset[str], subnets: tuple[Subnet, ...]) -> Iterator[Bad]:
+    """A20: the instance type exists in the zone of a subnet."""
+    own = sorted(subnet.zone for subnet in subnets)
+    if not zones & set(own):
+        elsewhere = f"offered in {', '.join(sorted(zones))}" if zones else "no zone of the region offers it"
+        yield Bad("", f"not in {', '.join(own)}: {elsewhere}")
+
+
+def no_vcpus(quota: VcpuQuota | None) -> Iterator[Bad]:
+    """A20: a launch over the quota fails after the waiting."""
+    if quota and quota.used + quota.needed > quota.limit:
+        yield Bad("", f"{quota.needed} more than the {quota.used} in use, of {quota.limit}: ask for a higher quota")
+
+
+def not_allowed(setting: AllowedImages, base: Image) -> Iterator[Bad]:
+    """A01: with Allowed AMIs an image of another owner cannot be launched. An alias may stand for any owner."""
+    named = {provider for criterion in setting.providers for provider in criterion}
+    aliases = {provider for provider in named if not provider.isdecimal()}
+    if setting.state == "enabled" and named and not aliases and base.owner_id not in named:
+        yield Bad(base.image_id, f"Allowed AMIs does not name its owner {base.owner_id}")
+
+
+def wrong_codes(base: Image, wanted: tuple[str, ...], public: bool) -> Iterator[Bad]:
+    """A11: codes come with the base image and cannot be set; an image with codes can never be public."""
+    if set(base.product_codes) != set(wanted):
+        found = ", ".join(base.product_codes) or "none"
+        yield Bad(base.image_id, f"it has the codes: {found}; share.product_codes: {', '.join(wanted) or 'none'}")
+    if base.product_codes and public:
+        yield Bad(base.image_id, "an image with product codes can never be public")
+
+
+def name_taken(found: tuple[Image, ...]) -> Iterator[Bad]:
+    """A20: a second image of the same name is refused, after all the work."""
+    for image in found:
+        yield Bad(image.image_id, f"has the name {image.name}: change image.name, or put {{build_id}} into it")
+
+
+def blocked(state: str) -> Iterator[Bad]:
+    """A10: block public access refuses the last step of a public release."""
+    if state != "unblocked":
+        yield Bad(
+            "block public access", f"it is {state}: `aws ec2 disable-image-block-public-access`, then wait 10 minutes"
+        )
+
+
+def default_encrypted(key: str | None, public: bool) -> Iterator[Bad]:
+    """A10: what the default key encrypts cannot be shared, and nothing encrypted can be public."""
+    if key is not None and (public or not key or "alias/aws/" in key):
+        wanted = "switch it off in this region" if public else "name a key of your own in image.encryption"
+        yield Bad("EBS encryption by default", f"every snapshot is encrypted with {key or 'the default key'}: {wanted}")
+
+
+def unusable_key(key: EncryptionKey, accounts: tuple[str, ...]) -> Iterator[Bad]:
+    """A10: the key must work, and whoever gets the image must be let to use it."""
+    if key.state != "Enabled" or key.usage != "ENCRYPT_DECRYPT":
+        yield Bad(key.key_id, f"it is {key.state or 'in no state'}, for {key.usage or 'nothing'}")
+    if accounts and key.manager != "CUSTOMER":
+        yield Bad(key.key_id, "a key of AWS cannot be shared: name a key of your own")
+    for account in accounts:
+        if account not in key.policy:
+            yield Bad(key.key_id, f"its policy does not name the account {account}, which could not launch the image")
