@@ -11,7 +11,7 @@ import base64
 import contextlib
 import datetime
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -203,7 +203,7 @@ class LocalInstanceBackend(ImageBackend):
             self.undo_launch(set(self.reservations) - known)
             raise
         for instance in cast(list[LocalInstance], reservation.instances):
-            self.complete_instance(instance, image)
+            self.complete_instance(instance, image, options.get("metadata_options") or {})
             self.cloud.later(partial(self.boot, instance))
         image.last_launched_time = utcnow()
         return reservation
@@ -265,8 +265,11 @@ class LocalInstanceBackend(ImageBackend):
             raise Refused("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
         return str((subnets[zone] if zone else subnets[min(subnets)]).id)
 
-    def complete_instance(self, instance: LocalInstance, image: Image) -> None:
-        """Give a new instance what moto leaves out, and an address that can be reached."""
+    def complete_instance(self, instance: LocalInstance, image: Image, asked: Mapping[str, Any]) -> None:
+        """Give a new instance what moto leaves out, and an address that can be reached.
+
+        An image that demands IMDSv2 decides what the launch has not `asked` of the metadata service.
+        """
         set_state(instance, "pending")
         instance.hypervisor, instance.root_device_type = "xen", "ebs"
         instance.root_device_name = image.root_device_name
@@ -280,8 +283,7 @@ class LocalInstanceBackend(ImageBackend):
         instance.image_record = {"Name": image.name, "CreationDate": image.creation_date, "OwnerId": image.owner_id}
         instance.kernel_id = image.kernel_id or ""
         if image.imds_support == "v2.0":
-            instance.metadata_options.http_tokens = "required"
-            instance.metadata_options.http_put_response_hop_limit = 2
+            instance.metadata_options = MetadataOptions({"HttpTokens": "required", "HttpPutResponseHopLimit": 2, **asked})
         for nic in instance.nics.values():
             nic.delete_on_termination = True
         instance.security_groups = list(instance.nics[0].group_set)

@@ -184,7 +184,9 @@ def test_an_image_keeps_every_attribute(ec2: Any) -> None:
         for item in found["BlockDeviceMappings"]
     ]
     assert sizes == [("/dev/sda1", 7, True), ("/dev/sdb", 1, False)]
-    assert instance_of(ec2, launch(ec2, image_id))["MetadataOptions"]["HttpTokens"] == "required"
+    for asked, tokens, hops in (({}, "required", 2), ({"HttpPutResponseHopLimit": 1}, "required", 1)):
+        options = instance_of(ec2, launch(ec2, image_id, MetadataOptions=asked))["MetadataOptions"]
+        assert (options["HttpTokens"], options["HttpPutResponseHopLimit"]) == (tokens, hops)
     refused("InvalidAMIName.Duplicate", lambda: make_image(ec2, "registered"))
 
 
