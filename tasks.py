@@ -100,12 +100,14 @@ def plan(
     with errors_explained():
         from pipeline.options import open_cloud
         from pipeline.plan import make_plan
+        from pipeline.preflight import require_ready
         from pipeline.spec import load_spec
 
         loaded = load_spec(ROOT / spec)
         session = None if offline else open_cloud(loaded, start_local_cloud)
         made = make_plan(loaded, spec_path=ROOT / spec, session=session, builds=BUILDS, update_base=update_base)
         print(made.as_json() if json else made.as_text())
+        require_ready(made.ahead)
 
 
 @task(help={"ami": "the image to prove", "spec": SPEC_HELP, "json": "print the evidence as JSON"})
@@ -468,6 +470,8 @@ def lint(_: Context) -> None:
 
 audit = Collection("audit", audit_account, audit_network)
 iam = Collection("iam", iam_policy)
+
+
 @task(name="sign", help={"build": BUILD_HELP, "spec": SPEC_HELP})
 def attest_sign(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC) -> None:
     """Sign the statements about a proved build again, with the key of the spec."""
