@@ -11,7 +11,7 @@ import base64
 import contextlib
 import datetime
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -265,7 +265,7 @@ class LocalInstanceBackend(ImageBackend):
             raise Refused("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
         return str((subnets[zone] if zone else subnets[min(subnets)]).id)
 
-    def complete_instance(self, instance: LocalInstance, image: Image, asked: Mapping[str, Any]) -> None:
+    def complete_instance(self, instance: LocalInstance, image: Image, asked: dict[str, Any]) -> None:
         """Give a new instance what moto leaves out, and an address that can be reached.
 
         An image that demands IMDSv2 decides what the launch has not `asked` of the metadata service.
@@ -283,7 +283,8 @@ class LocalInstanceBackend(ImageBackend):
         instance.image_record = {"Name": image.name, "CreationDate": image.creation_date, "OwnerId": image.owner_id}
         instance.kernel_id = image.kernel_id or ""
         if image.imds_support == "v2.0":
-            instance.metadata_options = MetadataOptions({"HttpTokens": "required", "HttpPutResponseHopLimit": 2, **asked})
+            defaults = {"HttpTokens": "required", "HttpPutResponseHopLimit": 2}
+            instance.metadata_options = MetadataOptions({**defaults, **asked})
         for nic in instance.nics.values():
             nic.delete_on_termination = True
         instance.security_groups = list(instance.nics[0].group_set)
