@@ -89,8 +89,12 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     "ec2:DisableImageDeregistrationProtection": (ours("image"),),
     "ebs:ListSnapshotBlocks": (ours("snapshot"),),
     "ebs:GetSnapshotBlock": (ours("snapshot"),),
+    "ebs:ListChangedBlocks": (ours("snapshot"),),
+    "ebs:StartSnapshot": (made("snapshot"),),
+    "ebs:PutSnapshotBlock": (ours("snapshot"),),
+    "ebs:CompleteSnapshot": (ours("snapshot"),),
 }
-FOREIGN = frozenset({"ebs:ListSnapshotBlocks", "ebs:GetSnapshotBlock"})
+FOREIGN = frozenset({"ebs:ListSnapshotBlocks", "ebs:ListChangedBlocks", "ebs:GetSnapshotBlock"})
 """A verification or a scan reads images of others too: there these bear no tag of ours."""
 READS_OTHERS = frozenset({"verify", "scan"})
 

@@ -29,8 +29,9 @@ from pipeline.plan import make_plan
 from pipeline.prove import prove_image
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence, Layer
+from pipeline.residue.rewrite import Rewrite
 from pipeline.spec import Encryption, Spec, load_spec
-from pipeline.stages import prove
+from pipeline.stages import prove, rewrite
 from tests.fake_cloud import ROOT, FakeCloud, base_image, fake_cloud
 from tests.scripted_build import SPEC, passed, script_the_guest
 
@@ -86,6 +87,14 @@ class Stage:
             yield
 
 
+@contextmanager
+def rewriting_nothing() -> Iterator[None]:
+    """Let a rewrite find nothing that is dead: the disks of these guests hold no file system."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rewrite, "plan_rewrite", lambda _: Rewrite((), (), 0, 0))
+        yield
+
+
 def fail(*_: Any, **__: Any) -> Any:
     """Be the proof that fails."""
     raise ProofFailed("as the recording wants it")
@@ -123,6 +132,8 @@ def record_build(stage: Stage) -> None:
     named = {"filter": None, "parameter": "/base", "owner": base.owner_id}
     assert stage.build(changed(stage.spec, base_image=named)).exit_status == 0
     record_inherited_codes(stage, base)
+    with rewriting_nothing():
+        assert stage.build(changed(stage.spec, scrub={"free_space": "rewrite"})).exit_status == 0
     stage.session.client("ec2").disable_image_block_public_access()
     assert stage.build(changed(stage.spec, share={"public": True})).exit_status == 0
 
@@ -160,10 +171,12 @@ def record_verify(stage: Stage) -> None:
 
 
 def record_scan(stage: Stage) -> None:
-    """The search of an image's blocks."""
+    """The search of an image's blocks, and of those that changed."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(scan, "scan_source", read_blocks)
         scan.scan("", stage.image_id, "", lambda: stage.session, lambda *_: None)
+        snapshot_id = images.describe_image(stage.session, stage.image_id).snapshot_ids[0]
+        scan.scan("", "", snapshot_id, lambda: stage.session, lambda *_: None, changed=snapshot_id)
 
 
 def record_sweep(stage: Stage) -> None:
