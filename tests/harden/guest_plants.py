@@ -117,6 +117,18 @@ PLANTS = (
         ("audit::the_rules_are_loaded_at_boot",),
     ),
     GuestPlant(
+        "a service that is root again",
+        "printf '[Service]\\nUser=root\\n' >/etc/systemd/system/web.service.d/99-planted.conf; systemctl daemon-reload",
+        "rm /etc/systemd/system/web.service.d/99-planted.conf; systemctl daemon-reload",
+        ("services::services_have_users_of_their_own",),
+    ),
+    GuestPlant(
+        "an account with a shell",
+        "usermod -s /bin/sh web",
+        "usermod -s /usr/sbin/nologin web",
+        ("services::services_have_users_of_their_own",),
+    ),
+    GuestPlant(
         "no AppArmor at the next boot",
         "mv /etc/systemd/system/sysinit.target.wants/apparmor.service /run/",
         "mv /run/apparmor.service /etc/systemd/system/sysinit.target.wants/",

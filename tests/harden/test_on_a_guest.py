@@ -28,20 +28,40 @@ from tests.localcloud.test_guests import Machine, wait_until
 
 pytestmark = pytest.mark.end_to_end
 
-SUBJECTS = ["audit", "clock", "firewall", "kernel", "listening", "login", "mandatory_access", "metadata", "mounts"]
-WANTED = {
-    "users": [],
-    "harden": {
-        "updates": {"at_build": "none", "periodic": False},
-        "listen": [{"port": 443, "sources": ["10.0.0.0/8", "2001:db8::/32"]}],
-        "firewall": {},
-        "metadata": {"users": ["admin"]},
-        "login": {"idle_minutes": 15},
-        "audit": {},
-        "mandatory_access": True,
-        "mounts": {},
-    },
+SUBJECTS = [
+    "audit",
+    "clock",
+    "firewall",
+    "kernel",
+    "listening",
+    "login",
+    "mandatory_access",
+    "metadata",
+    "mounts",
+    "services",
+]
+HARDEN = {
+    "updates": {"at_build": "none", "periodic": False},
+    "services": [{"unit": "web.service", "account": "web", "writes_to": ["/srv/web"], "low_ports": True}],
+    "listen": [{"port": 80}, {"port": 443, "sources": ["10.0.0.0/8", "2001:db8::/32"]}],
+    "firewall": {},
+    "metadata": {"users": ["admin"]},
+    "login": {"idle_minutes": 15},
+    "audit": {},
+    "mandatory_access": True,
+    "mounts": {},
 }
+WEB = """
+cat >/etc/systemd/system/web.service <<'END'
+[Service]
+ExecStart=/usr/bin/python3 -m http.server 80 --directory /srv/web
+[Install]
+WantedBy=multi-user.target
+END
+systemctl --no-reload enable web.service
+cloud-init status --wait >/dev/null
+"""
+"""A service that runs as root, as many come."""
 BOOT_SECONDS = 300
 
 
@@ -111,8 +131,10 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
         host_keys = tuple(read_host_keys(console_of(machine)))
         key = load_key_file(machine.key)
         shell = connect(connector, "admin", key, host_keys, BOOT_SECONDS)
-        made = Guest(machine, connector, host_keys, folder, shell, shell.open_root_shell(), spec(**WANTED))
-        made.shell.run("cloud-init status --wait >/dev/null", deadline_seconds=BOOT_SECONDS)
+        made = Guest(
+            machine, connector, host_keys, folder, shell, shell.open_root_shell(), spec(users=[], harden=HARDEN)
+        )
+        made.shell.run(WEB, deadline_seconds=BOOT_SECONDS)
         yield made
         made.shell.close()
     finally:
@@ -177,7 +199,7 @@ def test_everything_is_as_before(guest: Guest) -> None:
 def test_a_firewall_that_would_close_ssh_is_refused(guest: Guest) -> None:
     """sshd listens on a port that nobody told the spec: the rules are not loaded (H20)."""
     before = guest.shell.run("nft -s list ruleset").stdout
-    other = spec(users=[], harden={"updates": None, "sshd": None, "firewall": {"answer_ping": False}})
+    other = spec(users=[], harden={**HARDEN, "sshd": None, "firewall": {"answer_ping": False}})
     guest.shell.run("echo Port 2022 >/etc/ssh/sshd_config.d/000-port.conf")
     refused = [one for one in guest.perform(other) if one.outcome is Outcome.FAILED]
     guest.shell.run("rm /etc/ssh/sshd_config.d/000-port.conf")
@@ -189,7 +211,10 @@ def test_a_firewall_that_would_close_ssh_is_refused(guest: Guest) -> None:
 def test_the_baseline_survives_a_reboot(guest: Guest) -> None:
     """The kernel has the rules, the mounts and the settings; cloud-init reached the metadata service before (H15)."""
     guest.reboot()
-    assert set(guest.failing(Layer.FRESH_BOOT)) == {"listening::what_the_spec_says_is_served_is_served"}
+    found = guest.failing(Layer.FRESH_BOOT)
+    assert set(found) == {"listening::what_the_spec_says_is_served_is_served"}
+    assert "443/tcp" in found["listening::what_the_spec_says_is_served_is_served"]
+    assert "80/tcp" not in found["listening::what_the_spec_says_is_served_is_served"]
     assert guest.shell.run("systemctl --failed --plain --no-legend").stdout == ""
     assert guest.shell.run("cloud-init status").stdout.strip() == "status: done"
 
@@ -197,13 +222,14 @@ def test_the_baseline_survives_a_reboot(guest: Guest) -> None:
 def test_a_loaded_rule_is_found_out_on_a_fresh_boot(guest: Guest) -> None:
     """Where the audit trail may not be changed, not even root changes it; what can be changed is found."""
     assert guest.shell.run("auditctl -D").exit_status != 0
-    guest.shell.run("mount -o remount,exec /tmp; systemctl stop nftables")
+    guest.shell.run("mount -o remount,exec /tmp; systemctl stop nftables web")
     assert set(guest.failing(Layer.FRESH_BOOT)) >= {
+        "services::running_services_are_not_root",
         "mounts::shared_folders",
         "firewall::what_comes_in_is_dropped",
         "metadata::only_root_reaches_the_metadata_service",
     }
-    guest.shell.run("mount -o remount,noexec /tmp; systemctl start nftables")
+    guest.shell.run("mount -o remount,noexec /tmp; systemctl start nftables web")
 
 
 def test_a_lock_out_can_be_rolled_back(guest: Guest) -> None:
