@@ -472,6 +472,38 @@ audit = Collection("audit", audit_account, audit_network)
 iam = Collection("iam", iam_policy)
 
 
+@task(help={"json": "print them as JSON, with every check by its name"})
+def controls(_: Context, json: bool = False) -> None:
+    """Print each control of the catalogue: what sets it, what proves it, what is missing, who asks for it."""
+    with errors_explained():
+        from pipeline import controls as tracing
+        from pipeline.report.console import Console
+
+        traces = tracing.trace_controls()
+        if json:
+            print(tracing.as_json(traces))
+            return
+        Console().table("Controls", tracing.COLUMNS, (trace.row() for trace in traces))
+        print("\n".join(tracing.legend()))
+
+
+@task(
+    help={
+        "from": "the id of the older build",
+        "to": BUILD_HELP,
+        "json": "print the differences as JSON",
+    }
+)
+def diff(_: Context, from_: str, to: str = "latest", json: bool = False) -> None:
+    """Print what differs between two builds: packages, sizes, controls, results, findings."""
+    with errors_explained():
+        from pipeline.diff import compare_builds
+        from pipeline.report.text import make_visible
+
+        difference = compare_builds(BUILDS / from_, BUILDS / to)
+        print(difference.as_json() if json else make_visible("\n".join(difference.lines())))
+
+
 @task(name="sign", help={"build": BUILD_HELP, "spec": SPEC_HELP})
 def attest_sign(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC) -> None:
     """Sign the statements about a proved build again, with the key of the spec."""
@@ -510,6 +542,22 @@ def attest_verify(_: Context, build: str = "latest", file: str = "", key: str = 
 attest = Collection("attest", attest_sign, attest_verify)
 cloud = Collection("cloud", cloud_start, cloud_stop, cloud_status, cloud_reset)
 namespace = Collection(
-    build, plan, verify, scan, harden, share, report, sweep, test, bench, lint, attest, audit, iam, cloud
+    build,
+    plan,
+    verify,
+    scan,
+    harden,
+    share,
+    report,
+    diff,
+    controls,
+    sweep,
+    test,
+    bench,
+    lint,
+    attest,
+    audit,
+    iam,
+    cloud,
 )
 os.environ.setdefault("PYTHONUNBUFFERED", "1")

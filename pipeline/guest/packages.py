@@ -10,9 +10,9 @@ from pipeline.report.sbom import Inventory, Package
 MARK = "assay-packages"
 DPKG = (
     r"${db:Status-Abbrev}\t${Package}\t${Version}\t${Architecture}\t${source:Package}\t${source:Version}"
-    r"\t${Maintainer}\n"
+    r"\t${Installed-Size}\t${Maintainer}\n"
 )
-RPM = r"%{NAME}\t%{EPOCH}\t%{VERSION}-%{RELEASE}\t%{ARCH}\t%{SOURCERPM}\t%{VENDOR}\t%{LICENSE}\n"
+RPM = r"%{NAME}\t%{EPOCH}\t%{VERSION}-%{RELEASE}\t%{ARCH}\t%{SOURCERPM}\t%{SIZE}\t%{VENDOR}\t%{LICENSE}\n"
 
 QUESTION = rf"""
 printf '{MARK} system\n'
@@ -35,6 +35,7 @@ fi
 COPYRIGHT = re.compile(r"/usr/share/doc/([^/]+)/copyright:License: *(\S.*)")
 PLAIN = re.compile(r"[!-~]+")
 """What the name, version, architecture and distribution of a package are made of: printable ASCII, no spaces."""
+NUMBER = re.compile(r"[0-9]{1,15}")
 SETTING = re.compile(r"([A-Z_]+)=(.*)")
 
 
@@ -82,9 +83,9 @@ def _debian(sections: dict[str, list[str]]) -> Iterator[Package]:
             licences.setdefault(named[1], set()).add(named[2].strip())
     for line in sections["dpkg"]:
         fields = line.split("\t")
-        if len(fields) != 7 or fields[0][1:2] != "i" or not fields[1]:
+        if len(fields) != 8 or fields[0][1:2] != "i" or not fields[1]:
             continue  # it was removed, and only its configuration is left
-        _, name, version, architecture, source, source_version, maintainer = fields
+        _, name, version, architecture, source, source_version, kibibytes, maintainer = fields
         other_version = f"@{source_version}" if source_version != version else ""
         yield Package(
             name=name,
@@ -93,15 +94,16 @@ def _debian(sections: dict[str, list[str]]) -> Iterator[Package]:
             source=source + other_version if source != name or other_version else "",
             supplier=maintainer,
             licences=tuple(sorted(licences.get(name, ()))),
+            installed_bytes=int(kibibytes) * 1024 if NUMBER.fullmatch(kibibytes) else 0,
         )
 
 
 def _redhat(sections: dict[str, list[str]]) -> Iterator[Package]:
     for line in sections.get("rpm", []):
         fields = ["" if field == "(none)" else field for field in line.split("\t")]
-        if len(fields) != 7 or not fields[0] or fields[0] == "gpg-pubkey":
+        if len(fields) != 8 or not fields[0] or fields[0] == "gpg-pubkey":
             continue  # rpm keeps the keys that it trusts as packages
-        name, epoch, version, architecture, source, vendor, licence = fields
+        name, epoch, version, architecture, source, size, vendor, licence = fields
         yield Package(
             name=name,
             version=version,
@@ -110,4 +112,5 @@ def _redhat(sections: dict[str, list[str]]) -> Iterator[Package]:
             source=source,
             supplier=vendor,
             licences=(licence,) if licence else (),
+            installed_bytes=int(size) if NUMBER.fullmatch(size) else 0,
         )

@@ -7,9 +7,10 @@ and `rpm` of the purl specification. The serial number comes from the build's id
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID, uuid5
 
+from cyclonedx.model import Property
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.contact import OrganizationalEntity
@@ -21,6 +22,7 @@ from packageurl import PackageURL
 from pipeline.report.text import make_visible
 
 FILE = "sbom.cdx.json"
+INSTALLED = "assay:installed-bytes"
 NAMESPACE = UUID("7d4c1f0a-6a55-5c0e-9a0b-2f6f7a7b6d11")
 """Serial numbers of this kind of bill are in a space of their own (RFC 9562, version 5)."""
 
@@ -39,6 +41,8 @@ class Package:
     supplier: str = ""
     licences: tuple[str, ...] = ()
     """As the package names them; most are no SPDX identifiers."""
+    installed_bytes: int = 0
+    """What it takes up, as the package says; 0 where it does not."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def _component(package: Package, inventory: Inventory) -> Component:
         purl=url,
         bom_ref=url.to_string(),
         supplier=OrganizationalEntity(name=make_visible(package.supplier)) if package.supplier else None,
+        properties=[Property(name=INSTALLED, value=str(package.installed_bytes))],
         licenses=[DisjunctiveLicense(name=make_visible(name)) for name in package.licences],
     )
 
@@ -111,13 +116,36 @@ def read_versions(text: str) -> dict[str, str]:
     Raises ValueError for what is no bill of ours.
     """
     found: dict[str, set[str]] = {}
+    for name, version, _ in _read(text):
+        found.setdefault(name, set()).add(version)
+    return {name: ", ".join(sorted(versions)) for name, versions in sorted(found.items())}
+
+
+def read_sizes(text: str) -> dict[str, int]:
+    """Return how many bytes each package in a bill takes up, by name, architecture and version.
+
+    Raises ValueError for what is no bill of ours.
+    """
+    return {f"{name} {version}": size for name, version, size in _read(text)}
+
+
+def _read(text: str) -> list[tuple[str, str, int]]:
+    """Return name, version and size of each package in a bill."""
     try:
-        for component in json.loads(text)["components"]:
-            if "purl" in component:
-                url = PackageURL.from_string(component["purl"])
-                qualifiers = url.qualifiers if isinstance(url.qualifiers, dict) else {}
-                architecture = qualifiers.get("arch", "")
-                found.setdefault(f"{url.name} {architecture}".strip(), set()).add(component["version"])
+        return [
+            (_name_of(component["purl"]), component["version"], _size_of(component))
+            for component in json.loads(text)["components"]
+            if "purl" in component
+        ]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("no CycloneDX bill of materials") from error
-    return {name: ", ".join(sorted(versions)) for name, versions in sorted(found.items())}
+
+
+def _name_of(purl: str) -> str:
+    url = PackageURL.from_string(purl)
+    qualifiers = url.qualifiers if isinstance(url.qualifiers, dict) else {}
+    return f"{url.name} {qualifiers.get('arch', '')}".strip()
+
+
+def _size_of(component: dict[str, Any]) -> int:
+    return next((int(one["value"]) for one in component.get("properties", []) if one["name"] == INSTALLED), 0)

@@ -18,10 +18,10 @@ VERSION_ID="12"
 ID=debian
 
 {MARK} dpkg
-ii \topenssh-server\t1:9.2p1-2+deb12u7\tamd64\topenssh\t1:9.2p1-2+deb12u7\tDebian OpenSSH <ssh@example.org>
-ii \tadduser\t3.134\tall\tadduser\t3.134\tAdduser <a@example.org>
-hi \tlinux-image-amd64\t6.1.1-1\tamd64\tlinux-signed-amd64\t6.1.1+1\tKernel <k@example.org>
-rc \tgone\t1.0\tall\tgone\t1.0\tNobody <n@example.org>
+ii \topenssh-server\t1:9.2p1-2+deb12u7\tamd64\topenssh\t1:9.2p1-2+deb12u7\t1234\tDebian OpenSSH <ssh@example.org>
+ii \tadduser\t3.134\tall\tadduser\t3.134\t5\tAdduser <a@example.org>
+hi \tlinux-image-amd64\t6.1.1-1\tamd64\tlinux-signed-amd64\t6.1.1+1\t\tKernel <k@example.org>
+rc \tgone\t1.0\tall\tgone\t1.0\t1\tNobody <n@example.org>
 {MARK} licences
 /usr/share/doc/adduser/copyright:License: GPL-2+
 /usr/share/doc/adduser/copyright:License: GPL-2+
@@ -34,9 +34,9 @@ VERSION_ID="2023"
 ID="amzn"
 
 {MARK} rpm
-openssh\t(none)\t8.7p1-8.amzn2023\tx86_64\topenssh-8.7p1-8.amzn2023.src.rpm\tAmazon Linux\tBSD
-dbus\t1\t1.12.28-1.amzn2023\tx86_64\tdbus-1.12.28-1.amzn2023.src.rpm\tAmazon Linux\t(GPLv2+ or AFL)
-gpg-pubkey\t(none)\td832c631-6515c85e\t(none)\t(none)\t(none)\tpubkey
+openssh\t(none)\t8.7p1-8.amzn2023\tx86_64\topenssh-8.7p1-8.amzn2023.src.rpm\t2048\tAmazon Linux\tBSD
+dbus\t1\t1.12.28-1.amzn2023\tx86_64\tdbus-1.12.28-1.amzn2023.src.rpm\t2048\tAmazon Linux\t(GPLv2+ or AFL)
+gpg-pubkey\t(none)\td832c631-6515c85e\t(none)\t(none)\t0\t(none)\tpubkey
 """
 
 
@@ -45,7 +45,14 @@ def test_debian_is_read() -> None:
     assert (inventory.kind, inventory.distribution, inventory.version) == ("deb", "debian", "12")
     assert inventory.title == "Debian GNU/Linux 12 (bookworm)"
     assert inventory.packages == (
-        Package("adduser", "3.134", "all", supplier="Adduser <a@example.org>", licences=("Expat", "GPL-2+")),
+        Package(
+            "adduser",
+            "3.134",
+            "all",
+            supplier="Adduser <a@example.org>",
+            licences=("Expat", "GPL-2+"),
+            installed_bytes=5120,
+        ),
         Package(
             "linux-image-amd64",
             "6.1.1-1",
@@ -59,6 +66,7 @@ def test_debian_is_read() -> None:
             "amd64",
             source="openssh",
             supplier="Debian OpenSSH <ssh@example.org>",
+            installed_bytes=1234 * 1024,
         ),
     )
 
@@ -68,6 +76,7 @@ def test_amazon_linux_is_read() -> None:
     assert (inventory.kind, inventory.distribution, inventory.version) == ("rpm", "amzn", "2023")
     dbus, openssh = inventory.packages
     assert (dbus.epoch, dbus.version, dbus.licences) == ("1", "1.12.28-1.amzn2023", ("(GPLv2+ or AFL)",))
+    assert (openssh.installed_bytes, dbus.installed_bytes) == (2048, 2048)
     assert (openssh.epoch, openssh.source) == ("", "openssh-8.7p1-8.amzn2023.src.rpm")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packageurl import PackageURL
 
-from pipeline.report.sbom import Inventory, Package, package_url, read_versions, render_sbom
+from pipeline.report.sbom import Inventory, Package, package_url, read_sizes, read_versions, render_sbom
 from tests.report.evidence_examples import START
 
 OPENSSH = Package(
@@ -66,6 +66,8 @@ def test_licences_and_suppliers_are_named() -> None:
 
 def test_versions_are_read_back() -> None:
     assert read_versions(render(DEBIAN)) == {"adduser all": "3.134", "openssh-server amd64": "1:9.2p1-2+deb12u7"}
+    sized = replace(DEBIAN, packages=(replace(OPENSSH, installed_bytes=7), DEBIAN.packages[1]))
+    assert read_sizes(render(sized)) == {"adduser all 3.134": 0, "openssh-server amd64 1:9.2p1-2+deb12u7": 7}
     kernels = tuple(Package("kernel", version, "x86_64") for version in ("6.1.2-1", "6.1.1-1"))
     assert read_versions(render(replace(AMAZON, packages=kernels))) == {"kernel x86_64": "6.1.1-1, 6.1.2-1"}
 

@@ -1,0 +1,94 @@
+"""Each control has what sets it and what proves it; what is still open is listed here, and may only become less."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.controls import CHECKS, COLUMNS, Proof, as_json, find_checks, find_controls, legend, trace_controls
+from pipeline.report.catalogue import CATALOGUE, SOURCES
+from pipeline.report.evidence import Layer
+
+TRACES = {trace.control.identity: trace for trace in trace_controls()}
+OPEN = {
+    "H08": {"a proof at live"},
+    "H19": {"a proof at fresh boot", "a proof at AWS"},
+    "H22": {"a step", "a proof at AWS"},
+    "H26": {"a proof at live"},
+    "H28": {"a step"},
+    "H31": {"a proof at AWS"},
+    "H32": {"a step", "a proof at fresh boot"},
+    "S10": {"a proof at live", "a proof at raw"},
+    "S15": {"a proof at fresh boot"},
+    "S16": {"a proof at fresh boot"},
+    "S20": {"a proof at fresh boot"},
+    "S22": {"a proof at live", "a proof at raw"},
+    "S23": {"a step", "a proof at live", "a proof at fresh boot", "a proof at raw"},
+    **{identity: {"a proof at raw"} for identity in ("V02", "V03", "V04", "V05", "V06", "V07", "V08")},
+    **{identity: {"a proof at live", "a proof at fresh boot", "a proof at raw"} for identity in ("V09", "V10")},
+    "R06": {"a proof at raw"},
+    **{identity: {"a proof at AWS"} for identity in ("A13", "A14", "A21", "A22")},
+}
+"""What the catalogue demands and no step or check names yet."""
+
+
+@pytest.mark.parametrize("identity", CATALOGUE)
+def test_control_is_set_and_proved(identity: str) -> None:
+    assert set(TRACES[identity].missing) <= OPEN.get(identity, set())
+
+
+def test_every_check_and_step_names_controls_of_the_catalogue() -> None:
+    named = {control for path in CHECKS.glob("test_*.py") for control, _ in find_checks(path)}
+    assert named <= CATALOGUE.keys()
+    assert len(named) > 30
+
+
+def test_trace_of_a_control_has_its_steps_checks_and_proofs() -> None:
+    trace = TRACES["S01"]
+    assert "scrub/keys" in trace.steps
+    assert any(check.name.startswith("checks/test_keys.py::") for check in trace.checks)
+    assert any(proof.name.startswith("residue/") and proof.layers == (Layer.RAW,) for proof in trace.proofs)
+    assert trace.missing == ()
+    row = dict(zip(COLUMNS, trace.row(), strict=True))
+    assert row["control"] == "S01"
+    assert row["layers"] == "S L B R"
+    assert "\n" not in "".join(trace.row())
+
+
+def test_json_has_every_control_with_the_layers_of_its_checks() -> None:
+    document = json.loads(as_json(tuple(TRACES.values())))
+    assert document.keys() == CATALOGUE.keys()
+    assert set(document["H01"]["checks"]["checks/test_sshd.py::test_no_password_opens_the_door"]) == {"L", "B"}
+
+
+def test_legend_names_every_layer_and_source() -> None:
+    text = "\n".join(legend())
+    assert all(word in text for word in [*SOURCES.values(), *(layer.words for layer in Layer)])
+
+
+def test_only_values_count_and_not_what_texts_say(tmp_path: Path) -> None:
+    module = tmp_path / "clock.py"
+    module.write_text('"""Sets H24."""\n# S01\nSTEP = ("H25", "the control H26", "Z99")\n')
+    assert find_controls(module) == {"H25"}
+
+
+def test_marks_are_read_with_their_layers(tmp_path: Path) -> None:
+    folder = tmp_path / "checks"
+    folder.mkdir()
+    (folder / "test_a.py").write_text(
+        '@pytest.mark.controls("H01", "H02", layers="LB")\n@pytest.mark.parametrize("x", [1])\ndef test_a(x): ...\n'
+        'def helper(): ...\n@pytest.mark.controls("H03", layers="B")\ndef test_b(): ...\n'
+    )
+    both, one = (Layer.LIVE, Layer.FRESH_BOOT), (Layer.FRESH_BOOT,)
+    assert list(find_checks(folder / "test_a.py")) == [
+        ("H01", Proof("checks/test_a.py::test_a", both)),
+        ("H02", Proof("checks/test_a.py::test_a", both)),
+        ("H03", Proof("checks/test_a.py::test_b", one)),
+    ]
+
+
+def test_control_that_nothing_serves_is_missing_everything(tmp_path: Path) -> None:
+    (tmp_path / "checks").mkdir()
+    traces = {trace.control.identity: trace for trace in trace_controls(tmp_path, tmp_path / "checks")}
+    assert traces["S01"].missing == ("a step", "a proof at live", "a proof at fresh boot", "a proof at raw")
+    assert "missing: a step" in traces["S01"].row()[4]
