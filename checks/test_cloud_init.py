@@ -27,7 +27,7 @@ def cloud_init(programs: frozenset[str]) -> None:
         pytest.skip("cloud-init is not installed")
 
 
-@pytest.mark.controls("S11", layers="L")
+@pytest.mark.controls("S11", "H22", layers="L")
 def test_no_state_ships(files: tuple[File, ...]) -> None:
     """No instance, no user-data, no semaphore: a fresh instance starts from nothing."""
     assert [str(file) for file in files if file.under("/var/lib/cloud") and file.kind != "d"] == []

@@ -71,7 +71,7 @@ def test_the_launch_key_has_arrived(
     assert launch_key in {key_of(line) for user, _, line in authorized if user == spec.image.launch_user}
 
 
-@pytest.mark.controls("S01", layers="L")
+@pytest.mark.controls("S01", "H08", layers="L")
 def test_no_host_key_ships(files: tuple[File, ...]) -> None:
     """No host key and no host certificate, of any type, anywhere."""
     assert [str(file) for file in files if file.name.startswith("ssh_host_") and file.kind != "d"] == []
