@@ -218,6 +218,24 @@ def report(_: Context, build: str = "latest", open: bool = False) -> None:
             webbrowser.open(page.as_uri())
 
 
+@task(name="status", help={"build": BUILD_HELP, "spec": SPEC_HELP, "json": "print the regions as JSON"})
+def release_status(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC, json: bool = False) -> None:
+    """Compare a release with what its spec declares: Correct, Incorrect, Missing, Unexpected, Unreachable by region."""
+    with errors_explained():
+        from dataclasses import asdict
+        from json import dumps
+
+        from pipeline.options import open_cloud
+        from pipeline.publish.status import require_complete
+        from pipeline.share import status_of_build
+        from pipeline.spec import load_spec
+
+        loaded = load_spec(ROOT / spec)
+        found = status_of_build(open_cloud(loaded, start_local_cloud), loaded, BUILDS / build)
+        print(dumps([asdict(one) for one in found], indent=2) if json else "\n".join(one.describe() for one in found))
+        require_complete(found)
+
+
 @task(
     help={
         "spec": "the spec whose cloud and region are swept",
@@ -430,15 +448,18 @@ def cloud_reset(_: Context) -> None:
 def test(_: Context, unit: bool = False, only: str = "") -> None:
     """Run the tests: the unit tests first, then the end-to-end tests on real guests."""
     selection = ["-k", only] if only else []
-    status = pytest("-m", "not end_to_end", *(selection or SIDE_BY_SIDE))
+    status = pytest("-m", "not end_to_end", *(selection or side_by_side(4)))
     if status in {0, NOTHING_COLLECTED if only else 0} and not unit:
-        status = pytest("-m", "end_to_end", *selection)
+        status = pytest("-m", "end_to_end", *(selection or side_by_side(2)))
     leave(status)
 
 
 NOTHING_COLLECTED = 5
-SIDE_BY_SIDE = ("--numprocesses=4", "--dist=loadfile")
-"""More processes than most machines have processors: the tests of sessions wait for deadlines much of the time."""
+
+
+def side_by_side(processes: int) -> tuple[str, ...]:
+    """Return how pytest runs in several processes: a unit test often waits, and a guest is a process of its own."""
+    return (f"--numprocesses={processes}", "--dist=loadgroup")
 
 
 def pytest(*arguments: str) -> int:
@@ -470,6 +491,7 @@ def lint(_: Context) -> None:
 
 audit = Collection("audit", audit_account, audit_network)
 iam = Collection("iam", iam_policy)
+release = Collection("release", release_status)
 
 
 @task(help={"json": "print them as JSON, with every check by its name"})
