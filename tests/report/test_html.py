@@ -71,7 +71,7 @@ def test_page_is_well_formed_and_every_link_in_it_leads_somewhere(evidence: Evid
     assert set(identities.values()) == {1}
     targets = {str(link["href"]) for link in page.having("a")}
     assert {target[1:] for target in targets if target.startswith("#")} <= identities.keys()
-    assert {target for target in targets if not target.startswith("#")} == {"report.json", "junit.xml"}
+    assert {target for target in targets if not target.startswith("#")} == {"report.json", "junit.xml", "report.sarif"}
 
 
 @pytest.mark.parametrize("evidence", EXAMPLES.values(), ids=list(EXAMPLES))
