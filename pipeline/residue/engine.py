@@ -61,6 +61,10 @@ class Searcher:
         self.matcher: Matcher = matcher(self.forms) if matcher else open_matcher(self.forms)  # type: ignore[call-arg]
         self.overlap = self.matcher.longest - 1
 
+    def hits_in(self, data: bytes) -> list[Hit]:
+        """Return what triggers in some bytes; in zeros nothing does."""
+        return [] if data == zeros(len(data)) else self.matcher.find(data)
+
 
 class Stream:
     """One sequence of bytes that is being scanned: a disk, or the inside of a container."""
@@ -76,11 +80,14 @@ class Stream:
         self.previous = NOTHING
         self.current = NOTHING
 
-    def feed(self, offset: int, data: bytes) -> Iterator[Match]:
-        """Take the next bytes; what lies between them and the last ones was never written and is zeros."""
+    def feed(self, offset: int, data: bytes, hits: list[Hit] | None = None) -> Iterator[Match]:
+        """Take the next bytes; what lies between them and the last ones was never written and is zeros.
+
+        `hits` is what the searcher's matcher finds in them, where somebody has asked it already.
+        """
         if offset != self.current.end:
             yield from self.skip_to(offset)
-        yield from self.take(offset, data)
+        yield from self.take(offset, data, hits)
 
     def skip_to(self, offset: int) -> Iterator[Match]:
         """Pass a gap: the zeros at both of its edges may belong to a match."""
@@ -92,13 +99,12 @@ class Stream:
         room = min(offset, self.searcher.overlap)
         self.current = Chunk(offset - room, zeros(room), [])
 
-    def take(self, offset: int, data: bytes) -> Iterator[Match]:
+    def take(self, offset: int, data: bytes, hits: list[Hit] | None = None) -> Iterator[Match]:
         """Search a chunk and its join with the one before, and decide about the latter."""
         yield from self.settle(data)
-        hits = self.hits_across(self.current.data, data)
-        if data != zeros(len(data)):
-            hits += self.searcher.matcher.find(data)
-        self.previous, self.current = self.current, Chunk(offset, data, hits)
+        across = self.hits_across(self.current.data, data)
+        within = self.searcher.hits_in(data) if hits is None else hits
+        self.previous, self.current = self.current, Chunk(offset, data, across + within)
 
     def hits_across(self, before: bytes, after: bytes) -> list[Hit]:
         """Return the hits that begin in `before` and end in `after`, with places relative to `after`."""

@@ -134,6 +134,8 @@ class FileSystem:
     def entries(self) -> tuple[Entry, ...]:
         """Everything that has a name, and the journal."""
         root = self.volume.get_root_directory()
+        if root is None:
+            raise OSError("it has no root directory")
         place = xfs_place(self.file) if self.kind == "xfs" else lambda physical: physical
         return (*walk(root, place), *self._journal())
 

@@ -1,6 +1,7 @@
 """Finding forms in a buffer: Hyperscan where its wheel exists, otherwise the standard library, which finds the same."""
 
 import re
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -32,17 +33,21 @@ class FastMatcher:
         flag = pyperscan.Flag.DOTALL
         patterns = [pyperscan.Pattern(expression_of(form), flag, tag=number) for number, form in enumerate(forms)]
         self._forms = forms
-        self._hits: list[tuple[int, int]] = []
         self._database = pyperscan.BlockDatabase(*patterns)
-        self._scanner = self._database.build(self._hits, recorder(pyperscan.Scan.Continue))
+        self._record = recorder(pyperscan.Scan.Continue)
+        self._own = threading.local()
 
     def find(self, buffer: bytes) -> list[Hit]:
-        """Return every hit, in any order."""
-        self._scanner.scan(buffer)
-        if not self._hits:
+        """Return every hit, in any order. Threads may ask at the same time: each has a scanner of its own."""
+        if not hasattr(self._own, "scanner"):
+            self._own.ends = []
+            self._own.scanner = self._database.build(self._own.ends, self._record)
+        ends: list[tuple[int, int]] = self._own.ends
+        self._own.scanner.scan(buffer)
+        if not ends:
             return []
-        hits = [(number, start_of(self._forms[number], buffer, end), end) for number, end in self._hits]
-        self._hits.clear()
+        hits = [(number, start_of(self._forms[number], buffer, end), end) for number, end in ends]
+        ends.clear()
         return hits
 
 

@@ -1,7 +1,10 @@
 """The proof on raw blocks: every written block is read once, searched, and pinned by a digest (R01-R06)."""
 
 import hashlib
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +16,7 @@ from pipeline.residue.checkpoint import EVERY_BLOCKS, Checkpoint
 from pipeline.residue.containers import Budget
 from pipeline.residue.engine import Match, Searcher, Stream, zeros
 from pipeline.residue.locate import Locator, first_line
+from pipeline.residue.matcher import Hit
 from pipeline.residue.named import NAMED
 from pipeline.residue.rules import Rule
 from pipeline.residue.secrets import BuildSecret
@@ -49,10 +53,10 @@ class Reading:
             if done % 64 == 0 or done == len(wanted):
                 self.progress("searching blocks", done * self.source.block_size, len(wanted) * self.source.block_size)
 
-    def take(self, index: int, data: bytes) -> None:
-        """Note the hash of a block. Zeros do not count: a copy may have them written or not."""
-        if data != zeros(len(data)) and (not self.hashes or index > self.hashes[-1][0]):
-            self.hashes.append((index, hashlib.sha256(data).hexdigest()))
+    def take(self, index: int, digest: str) -> None:
+        """Note the hash of a block once. Zeros have none: a copy may have them written or not."""
+        if digest and (not self.hashes or index > self.hashes[-1][0]):
+            self.hashes.append((index, digest))
 
     def digest(self) -> str:
         """Return what pins the content: one hash over the numbers and the hashes of all blocks that are not zeros.
@@ -149,14 +153,37 @@ def search(reading: Reading, searcher: Searcher, budget: Budget, checkpoint: Che
     stream = Stream(searcher, budget)
     matches, reading.hashes = checkpoint.matches, checkpoint.hashes
     saved = checkpoint.next_block
-    for index, data in reading.blocks(max(0, saved - 1)):
-        matches += stream.feed(index * reading.source.block_size, data)
-        reading.take(index, data)
+    for index, data, hits, digest in looked_at(reading.blocks(max(0, saved - 1)), searcher):
+        matches += stream.feed(index * reading.source.block_size, data, hits)
+        reading.take(index, digest)
         if index - saved >= EVERY_BLOCKS and not stream.members and not reading.unreadable:
             saved = index
             checkpoint.save(index, matches, reading.hashes)
     matches += stream.finish()
     return matches
+
+
+def looked_at(blocks: Iterator[tuple[int, bytes]], searcher: Searcher) -> Iterator[tuple[int, bytes, list[Hit], str]]:
+    """Yield blocks in order with their hits and hashes, which a thread on each processor finds ahead.
+
+    Both let other threads of Python run. No more blocks are held than are looked at and as many again.
+    """
+    ahead: deque[tuple[int, bytes, Future[tuple[list[Hit], str]]]] = deque()
+    processors = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(processors, "search") as pool:
+        for index, data in blocks:
+            ahead.append((index, data, pool.submit(look_at, data, searcher)))
+            if len(ahead) > 2 * processors:
+                index, data, looked = ahead.popleft()
+                yield index, data, *looked.result()
+        for index, data, looked in ahead:
+            yield index, data, *looked.result()
+
+
+def look_at(data: bytes, searcher: Searcher) -> tuple[list[Hit], str]:
+    """Return what triggers in a block, and its hash; zeros have none."""
+    digest = "" if data == zeros(len(data)) else hashlib.sha256(data).hexdigest()
+    return searcher.hits_in(data), digest
 
 
 def results_of(rules: Sequence[Rule], sifted: Sifted, named: Sequence[Finding], reading: Reading) -> Iterator[Result]:

@@ -182,6 +182,7 @@ class Interrupted(Exception):
 
 def test_an_interrupted_scan_goes_on_and_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.residue.proof.EVERY_BLOCKS", 2)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     place = 6 * BLOCK - 5
     whole = prove_raw(disk_with(TOKEN.encode(), place), SECRETS)
 

@@ -173,7 +173,8 @@ def forms() -> Iterator[object]:
     for kind, known, tool in (("ext4", EXT4_FORMS, "debugfs"), ("xfs", XFS_FORMS, "xfs_db")):
         missing = pytest.mark.skipif(not shutil.which(tool, path="/sbin:/usr/sbin"), reason=f"{tool} is not installed")
         for name, form in known.items():
-            yield pytest.param(kind, form, id=f"{kind} {name}", marks=missing)
+            slow = [pytest.mark.end_to_end] if kind == "xfs" else []
+            yield pytest.param(kind, form, id=f"{kind} {name}", marks=[missing, *slow])
 
 
 @pytest.mark.subprocess
@@ -230,7 +231,7 @@ def test_what_is_not_certain_is_refused(tmp_path: Path, request_: str, reason: s
         plan_rewrite(source)
 
 
-@pytest.mark.subprocess
+@pytest.mark.end_to_end
 def test_a_log_that_is_to_be_replayed_is_refused(tmp_path: Path) -> None:
     if not shutil.which("xfs_db", path="/sbin:/usr/sbin"):
         pytest.skip("xfs_db is not installed")
@@ -257,7 +258,7 @@ def test_a_damaged_file_system_is_refused_or_read_but_never_a_crash(tmp_path: Pa
     disk = Disk(tmp_path, "ext4", "-b 1024")
     good = bytearray(disk.path.read_bytes())
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(st.lists(st.tuples(st.integers(START + 1024, START + 300 * 1024), st.integers(0, 255)), max_size=40))
     def damage(changes: list[tuple[int, int]]) -> None:
         bad = bytearray(good)
