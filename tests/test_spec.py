@@ -147,6 +147,11 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
         "harden.firewall.ssh_sources",
         "192.0.2.0/24 of network.ssh_from",
     ),
+    "a scan of a group of somebody": (
+        {"network": {"scan_ports": True, "security_group_ids": ["sg-0123456789abcdef0"]}},
+        "network.scan_ports",
+        "the build's own security group",
+    ),
     "a service as root": (
         {"harden": {"services": [{"unit": "web.service", "account": "root"}]}},
         "harden.services[0].account",

@@ -155,6 +155,12 @@ def tell_repositories_apart(data: object, folder: Path) -> Iterator[tuple[Place,
             yield (*place, "only_for_build"), "is of no use: harden.packages names nothing that the build could install"
 
 
+def scan_what_is_known(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse a scan of ports where only somebody else knows what the security groups intend (H19)."""
+    if value_at(data, "network", "scan_ports") is True and items_at(data, "network", "security_group_ids"):
+        yield ("network", "scan_ports"), "needs the build's own security group: what those given intend is not known"
+
+
 def keep_the_build_inside(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
     """Refuse a host firewall that would shut out the build itself (H20)."""
     sources = [source for source in map(_parse_network, items_at(data, "harden", "firewall", "ssh_sources")) if source]
@@ -333,6 +339,7 @@ RULES: tuple[Rule, ...] = (
     share_what_can_be_shared,
     serve_safe_ports,
     keep_services_apart,
+    scan_what_is_known,
     tell_repositories_apart,
     keep_the_build_inside,
     let_services_reach_metadata,

@@ -12,7 +12,7 @@ from pipeline.aws.instances import Launch
 from pipeline.aws.session import Session
 from pipeline.errors import ProofFailed, ResidueFound, SpecInvalid
 from pipeline.guest.keys import KeyPair, load_key_file
-from pipeline.guest.shell import can_log_in
+from pipeline.guest.shell import DirectConnector, can_log_in
 from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw as search_blocks
@@ -21,13 +21,14 @@ from pipeline.residue.sift import Allowed
 from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.context import Context
-from pipeline.stages.guests import Door, ask_passphrase, boot_guest, make_key, open_root_shells, save_console
+from pipeline.stages.guests import Door, Guest, ask_passphrase, boot_guest, make_key, open_root_shells, save_console
 from pipeline.stages.launch import Launched, marked_user_data
 from pipeline.stages.sbom import write_sbom
 from pipeline.stages.scrub import Scrubbed
 from pipeline.stages.seal import Sealed
 from pipeline.verify.fresh_boot import plan_logins, prove_fresh_boot
 from pipeline.verify.live import prove
+from pipeline.verify.port_scan import prove_ports
 from pipeline.verify.waivers import waive
 
 
@@ -144,10 +145,18 @@ def prove_boot(context: Context, image: Image, door: Door, launched: Launched | 
                 spec_folder=context.spec_path.parent,
                 progress=context.check_progress,
             )
-        context.recorder.add(*waive(results, context.spec.waivers))
+        context.recorder.add(*waive((*results, *scan_ports(context, guest)), context.spec.waivers))
         if launched is None:
             write_sbom(context, guest.shell.run)
         guest.shell.close()
+
+
+def scan_ports(context: Context, guest: Guest) -> tuple[Result, ...]:
+    """Return the result of a scan from outside, where the spec asks for it: our security group intends ssh alone."""
+    if not (context.spec.network.scan_ports and isinstance(guest.connector, DirectConnector)):
+        return ()
+    with context.recorder.stage("port scan"):
+        return (prove_ports(guest.connector.address, {guest.connector.port}),)
 
 
 def choose_prover(spec: Spec, launch_user: str, launch_key: KeyPair) -> tuple[str, KeyPair]:
