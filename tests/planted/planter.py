@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from pipeline.report.evidence import Finding
 from tests.planted.plants import Decoy, Plant
 
 MIB = 1 << 20
@@ -25,6 +26,14 @@ class Planted:
     start: int = -1
     end: int = -1
     path: str = ""
+
+
+def is_at(finding: Finding, planted: Planted) -> bool:
+    """Whether a finding lies where a plant was put."""
+    if planted.path:
+        return f" {planted.path} " in f"{finding.place} {finding.detail} ".replace(",", " ").replace(";", " ")
+    offset = re.search(r"offset (\d+)$", finding.place)
+    return bool(offset) and planted.start - 64 <= int(offset[1]) < planted.end
 
 
 def run(*command: str | Path, text: str = "") -> str:

@@ -1,24 +1,16 @@
 """The benchmark: everything that was planted is found, nothing else is."""
 
-import re
 from pathlib import Path
 
 import pytest
 
-from pipeline.report.evidence import Finding, Status
+from pipeline.report.evidence import Status
 from pipeline.residue.blocks import open_image
 from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw
-from tests.planted.planter import Planted, Planter, installed
+from tests.bench.planted import names_in
+from tests.planted.planter import Planter, installed, is_at
 from tests.planted.plants import decoys, plants
-
-
-def is_at(finding: Finding, planted: Planted) -> bool:
-    """Whether a finding lies where a plant was put."""
-    if planted.path:
-        return f" {planted.path} " in f"{finding.place} {finding.detail} ".replace(",", " ").replace(";", " ")
-    offset = re.search(r"offset (\d+)$", finding.place)
-    return bool(offset) and planted.start - 64 <= int(offset[1]) < planted.end
 
 
 @pytest.mark.end_to_end
@@ -53,3 +45,9 @@ def test_there_are_enough_of_each() -> None:
     assert len(plants()) >= 60
     assert len(decoys()) >= 25
     assert len(controls) >= 18
+
+
+def test_what_a_peer_prints_is_read_as_paths_of_the_disk() -> None:
+    assert names_in('{"results": {"etc/a": [], "./root/.b": []}}') == {"/etc/a", "/root/.b"}
+    assert names_in("./root/.b\n./x y\n") == {"/root/.b", "/x y"}
+    assert names_in("") == set()
