@@ -140,11 +140,11 @@ def test_no_file_is_orphaned(files: tuple[File, ...]) -> None:
     assert [str(file) for file in files if file.owner.isdigit() or file.group.isdigit()][:20] == []
 
 
-@pytest.mark.controls("H12", "V02", layers="LB")
+@pytest.mark.controls("H12", "H30", "V02", layers="LB")
 def test_only_administrators_have_sudo(spec: Spec, layer: str, privileged: set[str]) -> None:
-    """sudo is for the spec's administrators and the launch user. The build's own user leaves with the power-off."""
+    """sudo is for the spec's administrators, and the launch user where the spec lets it. The build's user leaves."""
     allowed = {user.name for user in spec.users if user.sudo} | {"root"}
-    allowed |= {spec.image.launch_user} if spec.image.launch_user else set()
+    allowed |= {spec.image.launch_user} if spec.image.launch_user and spec.harden.launch_user_sudo else set()
     allowed |= {spec.ssh.user} if layer == "L" else set()
     assert sorted(privileged - allowed) == []
 

@@ -209,7 +209,7 @@ def change(
     host_keys: tuple[str, ...],
     progress: Progress,
 ) -> Report:
-    """Run every step, then prove a second login while the first session is held; sshd is put back otherwise (H07)."""
+    """Run every step, then prove a second login while the first session is held; what bars it is put back (H07)."""
     lines: list[Line] = []
 
     def note(result: StepResult) -> None:
@@ -242,9 +242,9 @@ def collect(
 def settle_sshd(
     shell: Shell, host: Host, credential: KeyPair | AgentKeys, host_keys: tuple[str, ...]
 ) -> AssayError | None:
-    """Keep the new configuration of sshd where a second login proves it, and put back the old one otherwise (H07).
+    """Keep sshd and firewall as they are now where a second login proves them, and put them back otherwise (H07).
 
-    Returns the error of the second login, or None. Where no step reached sshd, there is nothing to put back.
+    Returns the error of the second login, or None. Where no step reached them, there is nothing to put back.
     """
     problem: AssayError | None = None
     try:
@@ -258,11 +258,11 @@ def settle_sshd(
         return problem or error
     if problem is None:
         return None
-    kept = "sshd has its old configuration again" if settled.exit_status == 0 else "sshd could not be put back"
+    kept = "the guest is open again" if settled.exit_status == 0 else "the guest could not be opened again"
     return StepFailed(
         f"harden/sshd: no second login after the change: {problem.message}; {kept}",
         resource=str(host),
-        hint="keep your session open, and compare users, harden.sshd and image.launch_user of the spec with the login",
+        hint="compare users, harden.sshd, harden.firewall and image.launch_user of the spec with this login",
     )
 
 

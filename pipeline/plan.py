@@ -16,7 +16,8 @@ from pipeline.guest.program import compile_program
 from pipeline.harden import harden_steps
 from pipeline.preflight import look_ahead
 from pipeline.scrub import power_off_command, scrub_steps
-from pipeline.spec import Spec, spec_digest
+from pipeline.spec import Harden, Spec, spec_digest
+from pipeline.spec.profiles import settings_of
 from pipeline.stages.launch import find_base
 
 BUILD_ID = "BUILD-ID"
@@ -64,6 +65,7 @@ def make_plan(spec: Spec, *, spec_path: Path, session: Session | None, builds: P
             ("spec", (f"{spec_path.name}: {spec.name}, sha256 {spec_digest(spec)}", f"recipe: {RECIPE}")),
             ("base image", base),
             ("instance", describe_instance(spec, session)),
+            ("hardening", describe_hardening(spec)),
             ("image", describe_image(spec)),
             ("share", describe_share(spec)),
             ("release", describe_release(spec)),
@@ -112,6 +114,29 @@ def describe_instance(spec: Spec, session: Session | None) -> tuple[str, ...]:
         f"a temporary ed25519 key for {spec.ssh.user}; the host key is pinned from the console",
         "removed at the end: instance, key pairs, security group, snapshot of the fresh volume",
     )
+
+
+def describe_hardening(spec: Spec) -> tuple[str, ...]:
+    """Return the profiles with what each option serves, where the spec decided otherwise, and what it waives."""
+    harden = spec.harden
+    names = (harden.profile,) if isinstance(harden.profile, str) else harden.profile
+    lines = [f"profile {' + '.join(names)}"]
+    for setting in settings_of(names):
+        found = value_of(harden, setting.option)
+        wanted = "on" if setting.value == {} else setting.value
+        kept = found is not None if setting.value == {} else found == setting.value
+        decided = "" if kept else f"; the spec says {found}"
+        lines.append(f"{setting.option}: {wanted} ({setting.control}; {setting.source}){decided}")
+    lines += [f"waived until {one.expires}: {one.control}, {one.reason}" for one in spec.waivers]
+    return tuple(lines)
+
+
+def value_of(harden: Harden, option: str) -> object:
+    """Return the value of an option, by its place below `harden`; None where something around it is off."""
+    value: object = harden
+    for key in option.split("."):
+        value = getattr(value, key, None)
+    return value
 
 
 def describe_image(spec: Spec) -> tuple[str, ...]:

@@ -239,7 +239,7 @@ def test_sshd_is_put_back_when_the_second_login_is_refused(world: World, monkeyp
     report = world.run(dry_run=False)
     assert isinstance(report.problem, StepFailed)
     assert "a second login is refused" in str(report.problem)
-    assert "has its old configuration again" in str(report.problem)
+    assert "the guest is open again" in str(report.problem)
     assert [line.verdict for line in report.lines] == [Verdict.CHANGED]
     assert world.files == {"lock", "rolled-back"}
 

@@ -9,6 +9,7 @@ import yaml
 
 from pipeline.errors import SpecInvalid
 from pipeline.localcloud.authority import make_certificate
+from pipeline.plan import describe_hardening
 from pipeline.report.catalogue import CATALOGUE
 from pipeline.spec import Harden, Spec, load_spec
 from pipeline.spec.profiles import PROFILES, Setting, overlay, with_profiles
@@ -94,6 +95,18 @@ def refusal(folder: Path, **changes: Any) -> str:
     with pytest.raises(SpecInvalid) as error:
         read(folder, **changes)
     return str(error.value)
+
+
+def test_a_plan_shows_what_a_profile_sets_and_where_the_spec_decides(tmp_path: Path) -> None:
+    waiver = {"control": "H25", "reason": "an agent runs from /tmp", "expires": "2999-01-01"}
+    harden = {"profile": "strict", "audit": None, "login": {"idle_minutes": 0}}
+    lines = describe_hardening(read(tmp_path, harden=harden, waivers=[waiver]))
+    assert lines[0] == "profile strict"
+    assert "login.umask: 027 (H25; DS CIS)" in lines
+    assert "login.idle_minutes: 15 (H25; DS CIS); the spec says 0" in lines
+    assert "audit: on (H25; DS CIS); the spec says None" in lines
+    assert lines[-1] == "waived until 2999-01-01: H25, an agent runs from /tmp"
+    assert describe_hardening(read(tmp_path)) == ("profile baseline",)
 
 
 def test_a_profile_that_nobody_knows_is_refused(tmp_path: Path) -> None:
