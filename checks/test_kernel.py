@@ -38,16 +38,20 @@ BASELINE = {
     "net/ipv6/conf/default/accept_redirects": "0",
 }
 """What dev-sec's linux-baseline and the CIS benchmarks ask of a server: for each setting the values that will do."""
-SETTINGS = f"cd /proc/sys && grep -s '' {' '.join(BASELINE)}; true"
 UNWANTED = ("cramfs", "freevxfs", "jffs2", "hfs", "hfsplus", "dccp", "sctp", "rds", "tipc")
 """File systems and protocols that CIS wants off."""
-MODULES = r"""
+STATE = rf"""
 PATH=$PATH:/usr/sbin:/sbin
 modprobe --showconfig | sed -n 's/^install //p'
 echo --
 cut -d ' ' -f 1 /proc/modules
+echo --
+(cd /proc/sys && grep -s '' {" ".join(BASELINE)})
+echo --
+cat /etc/security/limits.conf /etc/security/limits.d/*.conf 2>/dev/null
+true
 """
-CORES = "cat /etc/security/limits.conf /etc/security/limits.d/*.conf 2>/dev/null; true"
+"""What is installed instead of modules, which are loaded, the settings, and the limits of logins: one question."""
 
 
 @pytest.fixture
@@ -58,20 +62,26 @@ def wanted(spec: Spec) -> KernelOptions:
     return spec.harden.kernel
 
 
+@pytest.fixture
+def state(wanted: KernelOptions, ask: Ask) -> list[str]:
+    """The four parts of what the guest says."""
+    return ask(STATE).split("--\n", 3)
+
+
 @pytest.mark.controls("H25", layers="LB")
-def test_settings(wanted: KernelOptions, ask: Ask) -> None:
+def test_settings(state: list[str]) -> None:
     """The settings of the running kernel are those of the baseline; one that it does not know cannot be wrong."""
-    found = dict(line.split(":", 1) for line in ask(SETTINGS).splitlines())
+    found = dict(line.split(":", 1) for line in state[2].splitlines())
     assert len(found) > len(BASELINE) // 2, "the kernel's settings could not be read"
     assert {name: value for name, value in found.items() if value not in BASELINE[name].split()} == {}
 
 
 @pytest.mark.controls("H25", layers="LB")
-def test_modules(wanted: KernelOptions, ask: Ask) -> None:
+def test_modules(wanted: KernelOptions, state: list[str]) -> None:
     """Modules that no server needs are not loaded, and cannot be."""
     if not wanted.deny_modules:
         pytest.skip("the spec lets all modules be loaded (harden.kernel.deny_modules)")
-    installs, _, loaded = ask(MODULES).partition("--\n")
+    installs, loaded, *_ = state
     commands: dict[str, set[str]] = {}
     for module, command in (line.split(" ", 1) for line in installs.splitlines()):
         commands.setdefault(module.replace("-", "_"), set()).add(command.strip())
@@ -81,7 +91,7 @@ def test_modules(wanted: KernelOptions, ask: Ask) -> None:
 
 
 @pytest.mark.controls("H25", layers="LB")
-def test_core_dumps(wanted: KernelOptions, ask: Ask) -> None:
+def test_core_dumps(state: list[str]) -> None:
     """Logins write no core dumps: the last limit for everybody is a hard one of nothing."""
-    limits = re.findall(r"^\s*\*\s+(?:hard|-)\s+core\s+(\S+)", ask(CORES), re.MULTILINE)
+    limits = re.findall(r"^\s*\*\s+(?:hard|-)\s+core\s+(\S+)", state[3], re.MULTILINE)
     assert limits[-1:] == ["0"]

@@ -10,7 +10,7 @@ QUESTION = (
 )
 RUNNING = r"""
 for pid in %s; do
-  [ "$pid" = 0 ] || awk -v pid=$pid '/^(Uid|Gid|CapEff):/ { print pid, $1, NF > 2 ? $3 : $2 }' /proc/$pid/status
+  [ "$pid" = 0 ] || awk -v pid=$pid '/^(Uid|Gid|CapEff):/ { print pid, $1, (NF > 2 ? $3 : $2) }' /proc/$pid/status
 done
 """
 """Of each process: its effective user, group and capabilities."""
