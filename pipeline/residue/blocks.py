@@ -126,6 +126,8 @@ class Spool:
     The file has no name, and takes as much space as the blocks that are not zeros.
     """
 
+    is_local = True
+
     def __init__(self, source: BlockSource) -> None:
         self._source = source
         self.size_bytes = source.size_bytes

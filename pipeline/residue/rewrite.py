@@ -142,6 +142,18 @@ def table_ranges(file: SourceFile, place: int) -> Iterator[Range]:
     yield entries * SECTOR, entries * SECTOR + -(-count * size // SECTOR) * SECTOR
 
 
+def count_remains(source: BlockSource, rewrite: Rewrite) -> int:
+    """Return how many bytes of a disk a rewrite would change: of one that was rewritten, none. Raises an AssayError."""
+    count = 0
+    for index, data in source.read_many(list(source.indices())):
+        if isinstance(data, AssayError):
+            raise data
+        changed = rewrite.apply(index * source.block_size, data)
+        if changed != data:
+            count += sum(before != after for before, after in zip(data, changed, strict=True))
+    return count
+
+
 def rewritten_blocks(source: BlockSource, rewrite: Rewrite) -> Iterator[tuple[int, bytes]]:
     """Yield the blocks of the rewritten disk that are not zeros. Raises an AssayError for one that cannot be read."""
     for index, data in source.read_many(list(source.indices())):

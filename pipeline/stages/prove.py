@@ -14,6 +14,7 @@ from pipeline.errors import ProofFailed, ResidueFound, SpecInvalid
 from pipeline.guest.keys import KeyPair, load_key_file
 from pipeline.guest.shell import DirectConnector, can_log_in
 from pipeline.report.evidence import Finding, Layer, Result, Status
+from pipeline.residue.blocks import Spool
 from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw as search_blocks
 from pipeline.residue.secrets import AwsSession, BuildSecret, build_secrets
@@ -23,6 +24,7 @@ from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.context import Context
 from pipeline.stages.guests import Door, Guest, ask_passphrase, boot_guest, make_key, open_root_shells, save_console
 from pipeline.stages.launch import Launched, marked_user_data
+from pipeline.stages.rewrite import is_rewritten, prove_free_space
 from pipeline.stages.sbom import write_sbom
 from pipeline.stages.scrub import Scrubbed
 from pipeline.stages.seal import Sealed
@@ -78,7 +80,9 @@ def prove_sealed(context: Context, sealed: Sealed) -> Proved:
 def prove_raw(context: Context, sealed: Sealed) -> str:
     """Search every written block of the root snapshot for what this build used, and for every pattern (R03)."""
     with context.recorder.stage("raw"):
-        return search_snapshot(context, sealed.root_snapshot_id, secrets_of_build(context.session, sealed.launched))
+        rewritten = is_rewritten(context.spec, sealed.launched)
+        secrets = secrets_of_build(context.session, sealed.launched)
+        return search_snapshot(context, sealed.root_snapshot_id, secrets, rewritten)
 
 
 def prove_foreign_blocks(context: Context, image: Image) -> None:
@@ -88,16 +92,22 @@ def prove_foreign_blocks(context: Context, image: Image) -> None:
             search_snapshot(context, snapshot_id, ())
 
 
-def search_snapshot(context: Context, snapshot_id: str, secrets: tuple[BuildSecret, ...]) -> str:
-    """Search a snapshot for secrets and for every pattern, record what is found, and return the blocks' digest."""
-    results, findings, digest = search_blocks(
-        SnapshotBlocks(context.session, snapshot_id),
-        secrets,
-        PATTERNS,
-        progress=context.recorder.progress,
-        allowed=allowed_by(context.spec),
-    )
-    context.recorder.add(*results)
+def search_snapshot(
+    context: Context, snapshot_id: str, secrets: tuple[BuildSecret, ...], rewritten: bool = False
+) -> str:
+    """Search a snapshot for secrets and for every pattern, record what is found, and return the blocks' digest.
+
+    Of a rewritten one, free space must hold zeros too.
+    """
+    with Spool(SnapshotBlocks(context.session, snapshot_id)) as spool:
+        results, findings, digest = search_blocks(
+            spool,
+            secrets,
+            PATTERNS,
+            progress=context.recorder.progress,
+            allowed=allowed_by(context.spec),
+        )
+        context.recorder.add(*results, *([prove_free_space(spool)] if rewritten else []))
     context.recorder.find(*findings)
     context.recorder.pin(snapshot_id, digest)
     return digest

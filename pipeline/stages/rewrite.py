@@ -7,7 +7,7 @@ from pipeline.aws.blocks import GIB, SnapshotBlocks, write_snapshot
 from pipeline.errors import AssayError, DiskNotRewritable
 from pipeline.report.evidence import Layer, Result, Status
 from pipeline.residue.blocks import Spool
-from pipeline.residue.rewrite import Rewrite, plan_rewrite, rewritten_blocks
+from pipeline.residue.rewrite import Rewrite, count_remains, plan_rewrite, rewritten_blocks
 from pipeline.scrub.free_space import Method, choose_method
 from pipeline.spec import Spec
 from pipeline.stages.context import Context
@@ -79,6 +79,23 @@ def shown(context: Context, blocks: Iterator[tuple[int, bytes]]) -> Iterator[tup
         if done % 64 == 0:
             context.recorder.progress(f"writing blocks: {done}")
         yield block
+
+
+def prove_free_space(spool: Spool) -> Result:
+    """Return whether the snapshot that ships holds anything that nothing refers to, by its own file systems (S22)."""
+    try:
+        remains = count_remains(spool, plan_rewrite(spool))
+        status, detail = (Status.FAIL, f"{remains} bytes are left") if remains else (Status.PASS, "")
+    except AssayError as problem:
+        status, detail = Status.UNREACHABLE, problem.message
+    return Result(
+        controls=("S22",),
+        layer=Layer.RAW,
+        status=status,
+        title="free blocks, slack, removed names, the journal and gaps hold zeros",
+        source="stages/rewrite",
+        detail=detail,
+    )
 
 
 def result_of(plan: Rewrite) -> Result:

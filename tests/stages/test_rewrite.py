@@ -14,10 +14,10 @@ from pipeline.build import open_context
 from pipeline.errors import DiskNotRewritable
 from pipeline.guest.facts import FileSystem
 from pipeline.report.console import Console
-from pipeline.residue.blocks import RawFile
+from pipeline.residue.blocks import RawFile, Spool
 from pipeline.scrub.free_space import choose_method, steps
 from pipeline.spec import load_spec
-from pipeline.stages.rewrite import is_rewritten, rewrite_snapshot, settle_free_space
+from pipeline.stages.rewrite import is_rewritten, prove_free_space, rewrite_snapshot, settle_free_space
 from tests.fake_cloud import ROOT, FakeCloud, fake_cloud
 from tests.harden.samples import DEBIAN, spec, text_of
 from tests.residue.test_rewrite import START, Disk, held_by, run
@@ -74,6 +74,13 @@ def test_before_a_rewrite_the_guest_overwrites_only_what_is_copied_as_it_is() ->
     assert steps(DEBIAN, False) == ()
 
 
+def test_free_space_that_is_not_understood_is_no_pass(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"LABELONE".rjust(520, b"\0"))
+    with Spool(RawFile(path)) as spool:
+        assert prove_free_space(spool).status == "unreachable"
+
+
 @pytest.mark.end_to_end
 @pytest.mark.skipif(not shutil.which("debugfs", path="/sbin:/usr/sbin"), reason="debugfs is not installed")
 def test_a_rewritten_snapshot_takes_the_place_of_the_sealed_one(fake_cloud: FakeCloud, tmp_path: Path) -> None:
@@ -108,5 +115,8 @@ def test_a_rewritten_snapshot_takes_the_place_of_the_sealed_one(fake_cloud: Fake
         assert [entry.identity for entry in context.journal.entries if entry.open] == [made]
         assert snapshots.snapshot_ids(session, context.name("root")) == []
         assert context.journal.undo_all() == ()
+    with Spool(RawFile(after)) as spool, Spool(RawFile(disk.path)) as before:
+        assert prove_free_space(spool).status == "pass"
+        assert prove_free_space(before).status == "fail"
     (result,) = context.recorder.evidence().results
     assert (result.controls, result.status) == (("S22",), "pass")
