@@ -580,6 +580,7 @@ namespace = Collection(
     attest,
     audit,
     iam,
+    release,
     cloud,
 )
 os.environ.setdefault("PYTHONUNBUFFERED", "1")

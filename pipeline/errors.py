@@ -179,6 +179,13 @@ class EvidenceChanged(AssayError):
         self.differences = differences
 
 
+class ReleaseIncomplete(AssayError):
+    """In some region the release is not as the spec declares it, or that region could not be asked."""
+
+    exit_status = 51
+    default_hint = "`invoke share` completes what is missing, and changes nothing that is right"
+
+
 class ResourcesLeaked(AssayError):
     """Some resources could not be removed; they are listed in the report and cost money until they are."""
 

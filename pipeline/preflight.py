@@ -26,18 +26,13 @@ ATTEMPTS = 3
 Readers = dict[str, Callable[[], object]]
 
 
-def target_regions(spec: Spec) -> tuple[str, ...]:
-    """Return every region that the image is released in, the build's own first."""
-    return (spec.region, *spec.release.regions)
-
-
 def look_ahead(session: Session, spec: Spec, base: Image, tags: Tags, image_name: str) -> tuple[Line, ...]:
     """Return what would stand in the way of building on `base` and of releasing an image of this name.
 
     Nothing is made, and what could not be read is in the lines. Raises CredentialsRefused when the build's own region
     does not take the credentials.
     """
-    there = {region: session.in_region(region) for region in target_regions(spec)}
+    there = {region: session.in_region(region) for region in (session.region, *spec.release.regions)}
     readers: Readers = {
         "regions": partial(region_settings.read_regions, session),
         **build_readers(session, spec, base, tags),
@@ -47,9 +42,9 @@ def look_ahead(session: Session, spec: Spec, base: Image, tags: Tags, image_name
             readers[f"{region} {name}"] = reader
     facts = gather(readers) | {"base": base}
     for fact in facts.values():
-        if isinstance(fact, CredentialsRefused) and fact.region == spec.region:
+        if isinstance(fact, CredentialsRefused) and fact.region == session.region:
             raise fact
-    lines = list(judge(build_checks(spec, tags, loopback=session.loopback), facts, spec.region))
+    lines = list(judge(build_checks(spec, tags, loopback=session.loopback), facts, session.region))
     for region in there:
         local: Facts = {
             name.removeprefix(f"{region} "): fact for name, fact in facts.items() if name.startswith(f"{region} ")

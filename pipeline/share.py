@@ -1,28 +1,36 @@
-"""The recipe that shares a build's image again, after the spec's `share` changed or a release failed."""
+"""The recipe that releases a build's image again, after the spec's `share` or `release` changed or a release failed."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pipeline.aws import images
 from pipeline.aws.session import Session
+from pipeline.aws.tags import Tags
 from pipeline.errors import ReleaseFailed
-from pipeline.publish.sharing import (
-    describe_changes,
-    product_code_result,
-    read_sharing,
-    share_image,
-    wanted_sharing,
-)
-from pipeline.report.evidence import Evidence, Image, Status
+from pipeline.interruption import interruptible
+from pipeline.journal import Journal
+from pipeline.publish.copies import Proved
+from pipeline.publish.release import Release, digests_of
+from pipeline.publish.sharing import describe_changes, product_code_result, read_sharing, wanted_sharing
+from pipeline.publish.status import RegionStatus, release_status
+from pipeline.report.evidence import Evidence, Image, Result, Status
 from pipeline.report.evidence_folder import read_report, reasons_unproved
+from pipeline.spec import Release as ReleaseOptions
 from pipeline.spec import Spec
+
+LIFETIME = timedelta(hours=6)
+"""A copy that a killed release leaves behind, not proved yet, may be swept after this time."""
 
 
 def share_build(session: Session, spec: Spec, folder: Path, *, dry_run: bool = False) -> Iterator[str]:
-    """Share the image of a build exactly as the spec says, and yield a line for each permission that changes.
+    """Release the image of a build exactly as the spec says, and yield a line for each thing that changes or is proved.
 
-    Raises ReleaseFailed for an image that was not proved, SpecInvalid when there is no such build.
+    What is right already stays as it is. Raises ReleaseFailed for an image that was not proved, SpecInvalid when there
+    is no such build.
     """
-    image = proved_image(read_report(folder))
+    evidence = read_report(folder)
+    image = proved_image(evidence)
     codes = product_code_result(session, image.image_id, spec.share.product_codes)
     if codes.status is not Status.PASS:
         raise ReleaseFailed(f"{codes.title}: {codes.detail}", resource=image.image_id, region=image.region)
@@ -30,8 +38,37 @@ def share_build(session: Session, spec: Spec, folder: Path, *, dry_run: bool = F
     changes = describe_changes(current, wanted_sharing(spec.share, image.snapshot_ids))
     yield f"{image.image_id} {image.name} in {image.region}"
     yield from (f"  {'would ' if dry_run else ''}{line}" for line in changes or ("nothing to change",))
-    if changes and not dry_run:
-        share_image(session, image.image_id, image.snapshot_ids, spec.share)
+    further = spec.release != ReleaseOptions()
+    if dry_run and further:
+        yield from (f"  {one.describe()}" for one in release_status(session, spec, image.image_id))
+    if not dry_run and (changes or further):
+        for result in release_build(session, spec, folder, evidence):
+            yield f"  {result.status} {' '.join(result.controls)} {result.title}"
+
+
+def release_build(session: Session, spec: Spec, folder: Path, evidence: Evidence) -> list[Result]:
+    """Release the image of a proved build, and return what was read back. Raises ReleaseFailed.
+
+    The build's journal goes on: what a broken release leaves is found there. Copies that are not kept are removed.
+    """
+    image = images.describe_image(session, proved_image(evidence).image_id)
+    ends = datetime.now(UTC) + LIFETIME
+    tags = Tags(evidence.build_id, evidence.spec_digest, session.caller_arn, ends, spec.image.tags)
+    digests = digests_of(session, image.snapshot_ids, evidence.block_digests) if spec.release.regions else ()
+    results: list[Result] = []
+
+    def record(*found: Result) -> None:
+        results.extend(found)
+
+    with Journal(folder / "journal.jsonl", evidence.build_id, session.cloud) as journal, interruptible():
+        try:
+            Release(
+                session, spec, Proved(image, session.region, tuple(digests)), tags, journal, record, lambda _: None
+            ).perform()
+        except BaseException:
+            journal.undo_all()
+            raise
+    return results
 
 
 def proved_image(evidence: Evidence) -> Image:
@@ -44,3 +81,11 @@ def proved_image(evidence: Evidence) -> Image:
             hint="build it again: nothing is shared that was not proved",
         )
     return evidence.image
+
+
+def status_of_build(session: Session, spec: Spec, folder: Path) -> tuple[RegionStatus, ...]:
+    """Return how each region stands beside what the spec declares of a build. Raises SpecInvalid, CloudFailed."""
+    image = read_report(folder).image
+    if image is None:
+        raise ReleaseFailed("the build made no image", resource=str(folder), hint="build it first")
+    return release_status(session, spec, image.image_id)

@@ -7,6 +7,7 @@ CreateImage, from the instance, inherits those; there IMDSv2 is set afterwards, 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.aws.creation import find_or_create
@@ -17,7 +18,12 @@ from pipeline.aws.wait import CLOCK, Clock, wait_until
 from pipeline.errors import CloudFailed
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import BlockDeviceMappingTypeDef, ImageTypeDef, RegisterImageRequestTypeDef
+    from mypy_boto3_ec2.type_defs import (
+        BlockDeviceMappingTypeDef,
+        CopyImageRequestTypeDef,
+        ImageTypeDef,
+        RegisterImageRequestTypeDef,
+    )
 
 MISSING = frozenset({"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"})
 NAME_TAKEN = frozenset({"InvalidAMIName.Duplicate"})
@@ -65,6 +71,8 @@ class Image:
     block_devices: tuple[BlockDevice, ...]
     product_codes: tuple[str, ...]
     tags: dict[str, str]
+    protection: str = ""
+    """From deregistration: `enabled-…` or `disabled …`."""
 
     @property
     def snapshot_ids(self) -> tuple[str, ...]:
@@ -218,6 +226,51 @@ def create_image(
     )
 
 
+def copy_image(
+    session: Session, tags: Tags, name: str, source: Image, source_region: str, kms_key_id: str | None
+) -> str:
+    """Copy an image into the session's region with all of its attributes, and return the copy's id.
+
+    The copy bears its own tags, its snapshots too, and is private. The caller waits for it. There is no client token: a
+    copy that was removed would be answered for a day. A lost answer is looked up by tag. Raises CloudFailed.
+    """
+    request: CopyImageRequestTypeDef = {
+        "Name": source.name,
+        "Description": source.description,
+        "SourceImageId": source.image_id,
+        "SourceRegion": source_region,
+        "TagSpecifications": tags.specification(name, "image", "snapshot"),
+    }
+    if kms_key_id:
+        request |= {"Encrypted": True, "KmsKeyId": kms_key_id}
+
+    def create() -> str:
+        with cloud_errors(source.name, session.region):
+            return session.client("ec2", once=True).copy_image(**request)["ImageId"]
+
+    return find_or_create(
+        lambda: image_ids(session, name), create, what=source.name, region=session.region, taken_codes=NAME_TAKEN
+    )
+
+
+def deprecate_image(session: Session, image_id: str, moment: datetime) -> None:
+    """Deprecate an image from a moment on, to the minute (A12). Raises CloudFailed."""
+    with cloud_errors(image_id, session.region):
+        session.client("ec2").enable_image_deprecation(ImageId=image_id, DeprecateAt=moment)
+
+
+def protect_image(session: Session, image_id: str) -> None:
+    """Protect an image from deregistration, without a cooldown (A12). Raises CloudFailed."""
+    with cloud_errors(image_id, session.region):
+        session.client("ec2").enable_image_deregistration_protection(ImageId=image_id, WithCooldown=False)
+
+
+def unprotect_image(session: Session, image_id: str) -> None:
+    """Take the protection from deregistration away. Raises CloudFailed."""
+    with cloud_errors(image_id, session.region):
+        session.client("ec2").disable_image_deregistration_protection(ImageId=image_id)
+
+
 def require_imds_v2(session: Session, image_id: str) -> None:
     """Make every launch of an image require IMDSv2 (A12); it cannot be undone. Raises CloudFailed."""
     with cloud_errors(image_id, session.region):
@@ -295,6 +348,7 @@ def read_image(found: "ImageTypeDef") -> Image:
         block_devices=tuple(read_block_device(device) for device in found.get("BlockDeviceMappings", [])),
         product_codes=tuple(sorted(code["ProductCodeId"] for code in found.get("ProductCodes", []))),
         tags=read_tags(found.get("Tags")),
+        protection=found.get("DeregistrationProtection", ""),
     )
 
 

@@ -106,11 +106,7 @@ def take_back(
 ) -> None:
     """Take back what a failed sharing granted; what it revoked stays revoked. Raises ReleaseFailed in any case."""
     try:
-        now = read_sharing(session, image_id, snapshot_ids)
-        launch_permissions.take_back_launch(session, image_id, now.launch.without(before.launch))
-        for snapshot_id, accounts in now.snapshots.items():
-            granted = sorted(accounts - before.snapshots.get(snapshot_id, frozenset()))
-            snapshots.change_snapshot_permissions(session, snapshot_id, remove=granted)
+        revoke_granted(session, image_id, snapshot_ids, before)
     except AssayError as error:
         raise ReleaseFailed(
             f"sharing failed, and not everything could be taken back: {cause}; then: {error}",
@@ -122,6 +118,15 @@ def take_back(
         raise ReleaseFailed(
             f"sharing failed and was taken back: {cause}", resource=image_id, region=session.region, hint=cause.hint
         ) from cause
+
+
+def revoke_granted(session: Session, image_id: str, snapshot_ids: tuple[str, ...], before: Sharing) -> None:
+    """Revoke whatever is granted now and was not before, the public first. Raises CloudFailed."""
+    now = read_sharing(session, image_id, snapshot_ids)
+    launch_permissions.take_back_launch(session, image_id, now.launch.without(before.launch))
+    for snapshot_id, accounts in now.snapshots.items():
+        granted = sorted(accounts - before.snapshots.get(snapshot_id, frozenset()))
+        snapshots.change_snapshot_permissions(session, snapshot_id, remove=granted)
 
 
 def permission_results(found: Sharing, wanted: Sharing) -> Iterator[Result]:

@@ -1,9 +1,8 @@
-"""Stage 8: keep what was proved, then share it exactly as the spec says; the public strictly last."""
+"""Stage 8: keep what was proved, then release it exactly as the spec says; the public strictly last."""
 
 from pipeline.aws.tags import mark_kept
-from pipeline.errors import ReleaseFailed
-from pipeline.publish.sharing import product_code_result, share_image
-from pipeline.report.evidence import Status
+from pipeline.publish import copies as publish
+from pipeline.publish.release import Release, digests_of
 from pipeline.stages.context import Context
 from pipeline.stages.prove import Proved
 
@@ -21,16 +20,17 @@ def keep(context: Context, proved: Proved) -> Proved:
 
 
 def release(context: Context, proved: Proved) -> Proved:
-    """Check the product codes, then share. Raises ReleaseFailed when anything is not as declared: nothing is shared."""
-    image, share = proved.image, context.spec.share
-    codes = product_code_result(context.session, image.image_id, share.product_codes)
-    context.recorder.add(codes)
-    if codes.status is not Status.PASS:
-        raise ReleaseFailed(
-            f"the product codes are not those of the spec: {codes.detail}",
-            resource=image.image_id,
-            region=context.region,
-            hint="codes come with the base image or from Marketplace, they cannot be set: check base_image and share",
-        )
-    context.recorder.add(*share_image(context.session, image.image_id, image.snapshot_ids, share))
+    """Release the image in every region that the spec names. Raises ReleaseFailed: what was shared is taken back."""
+    image = proved.image
+    known = {**context.recorder.evidence().block_digests, image.snapshot_ids[0]: proved.blocks_digest}
+    digests = digests_of(context.session, image.snapshot_ids, known) if context.spec.release.regions else ()
+    Release(
+        context.session,
+        context.spec,
+        publish.Proved(image, context.region, tuple(digests)),
+        context.tags,
+        context.journal,
+        context.recorder.add,
+        context.recorder.progress,
+    ).perform()
     return proved

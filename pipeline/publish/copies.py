@@ -1,0 +1,180 @@
+"""An image in each region of its release: copied, proved to be the same blocks, and given its attributes.
+
+A copy bears the same name and tags as the image that was proved, so that it is found again: a release that was broken
+off goes on with what is there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pipeline.aws import images
+from pipeline.aws.blocks import SnapshotBlocks
+from pipeline.aws.creation import the_only
+from pipeline.aws.images import Image
+from pipeline.aws.session import Session
+from pipeline.aws.tags import NAME, Tags, mark_kept
+from pipeline.block_digest import digest_blocks
+from pipeline.errors import AssayError, ReleaseFailed
+from pipeline.journal import Journal
+from pipeline.report.evidence import Layer, Result, Status
+from pipeline.spec import Spec
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What is released: the image that was proved, where it is, and the digests of its snapshots' blocks."""
+
+    image: Image
+    region: str
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The image in one region."""
+
+    session: Session
+    image: Image
+    made: bool = False
+    """By this release: it is not there when the release is taken back, unless the spec keeps it."""
+
+    @property
+    def region(self) -> str:
+        """The region."""
+        return self.session.region
+
+
+def result(control: str, title: str, region: str, problem: str = "") -> Result:
+    """Return a result of the release in a region: it passes when there is no problem."""
+    return Result(
+        controls=(control,),
+        layer=Layer.AWS,
+        status=Status.FAIL if problem else Status.PASS,
+        title=f"{title} in {region}",
+        source="publish",
+        detail=problem,
+    )
+
+
+def read_digest(session: Session, snapshot_id: str) -> str:
+    """Return what pins a snapshot's blocks. Raises CloudFailed, also when one block cannot be read."""
+    blocks = SnapshotBlocks(session, snapshot_id)
+
+    def require(block: tuple[int, bytes | AssayError]) -> tuple[int, bytes]:
+        index, data = block
+        if isinstance(data, AssayError):
+            raise data
+        return index, data
+
+    return digest_blocks(blocks.size_bytes, blocks.block_size, map(require, blocks.read_many(blocks.indices())))
+
+
+def find_copy(session: Session, name: str) -> Image | None:
+    """Return the image of a build in a region, by its name in the tags. Raises CloudFailed when there are several."""
+    found = {image.image_id: image for image in images.find_images(session, name)}
+    return found[the_only(sorted(found), name, session.region)] if found else None
+
+
+def copy_to(
+    session: Session, spec: Spec, proved: Proved, tags: Tags, journal: Journal, progress: Callable[[str], None]
+) -> Place:
+    """Return the available copy in the session's region, made if it is not there. Raises CloudFailed."""
+    name = proved.image.tags[NAME]
+    found = find_copy(session, name)
+    key = spec.image.encryption.kms_key_id if spec.image.encryption else None
+    image_id = (
+        found.image_id
+        if found
+        else journal.create(
+            "image",
+            name,
+            session.region,
+            make=lambda: images.copy_image(session, tags, name, proved.image, proved.region, key),
+            undo=lambda identity: remove_copy(session, identity),
+        )
+    )
+    image = images.wait_for_image(session, image_id, progress=lambda text: progress(f"{session.region}: {text}"))
+    return Place(session, image, made=found is None)
+
+
+def remove_copy(session: Session, identity: str) -> None:
+    """Deregister a copy with its snapshots, protected or not. Raises CloudFailed."""
+    found = (
+        images.present_images(session, identity)
+        if identity.startswith("ami-")
+        else images.find_images(session, identity)
+    )
+    for image in found:
+        if image.protection.startswith("enabled"):
+            images.unprotect_image(session, image.image_id)
+    images.deregister_image(session, identity)
+
+
+def require_same_blocks(place: Place, proved: Proved) -> Result:
+    """Return the proof that a copy holds the blocks that were proved (R06). Raises ReleaseFailed when it does not."""
+    found = tuple(read_digest(place.session, snapshot_id) for snapshot_id in place.image.snapshot_ids)
+    if found != proved.digests:
+        raise ReleaseFailed(
+            f"the copy's blocks are not those that were proved: {', '.join(found)}",
+            resource=place.image.image_id,
+            region=place.region,
+            hint="nothing was shared: deregister the copy, look at who could write to it, and release again",
+        )
+    return result("R06", "the copy holds the blocks that were proved", place.region)
+
+
+def attribute_differences(image: Image, home: Image, spec: Spec) -> list[str]:
+    """Return how an image differs from what the release declares of it (A12)."""
+    pairs = (
+        ("description", home.description, image.description),
+        ("IMDS", home.imds, image.imds),
+        ("boot mode", home.boot_mode, image.boot_mode),
+        ("architecture", home.architecture, image.architecture),
+        ("ENA", home.ena, image.ena),
+        ("deprecation", format_minute(deprecation_of(home, spec)), format_minute(read_moment(image.deprecated_after))),
+        ("protection", spec.release.protect, image.protection.startswith("enabled")),
+    )
+    declared = {"deprecation": spec.release.deprecate_after_days, "protection": spec.release.protect}
+    return [
+        f"{name} is {found!r}, not {wanted!r}"
+        for name, wanted, found in pairs
+        if wanted != found and declared.get(name, True)
+    ]
+
+
+def deprecation_of(home: Image, spec: Spec) -> datetime | None:
+    """Return when the image is to be deprecated, everywhere at once; None when the spec does not say."""
+    days, made = spec.release.deprecate_after_days, read_moment(home.creation_date)
+    return made + timedelta(days=days) if days and made else None
+
+
+def read_moment(text: str) -> datetime | None:
+    """Return a time as EC2 writes it."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def format_minute(moment: datetime | None) -> str:
+    """Return a moment to the minute: EC2 keeps no more of a deprecation."""
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
+
+
+def set_attributes(place: Place, home: Image, spec: Spec) -> Result:
+    """Set what is missing of deprecation and protection, and read all attributes back (A12). Raises ReleaseFailed."""
+    missing = {text.partition(" ")[0] for text in attribute_differences(place.image, home, spec)}
+    moment = deprecation_of(home, spec)
+    if "deprecation" in missing and moment:
+        images.deprecate_image(place.session, place.image.image_id, moment)
+    if "protection" in missing:
+        images.protect_image(place.session, place.image.image_id)
+    image = images.describe_image(place.session, place.image.image_id) if missing else place.image
+    if differences := attribute_differences(image, home, spec):
+        raise ReleaseFailed("; ".join(differences), resource=image.image_id, region=place.region)
+    return result("A12", "the image's attributes are as declared", place.region)
+
+
+def keep_copy(place: Place, journal: Journal) -> None:
+    """Commit a copy: no sweep takes it away, whatever becomes of the release."""
+    if place.made:
+        mark_kept(place.session, (place.image.image_id, *place.image.snapshot_ids))
+        journal.keep(place.image.image_id)

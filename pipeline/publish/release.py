@@ -1,0 +1,195 @@
+"""The release of a proved image over its regions: side by side, in steps that all regions end before the next begins.
+
+    copy → blocks proved → attributes → product codes → named permissions → parameter → public, strictly last
+
+A failure anywhere takes back permissions and parameters everywhere. Running it again completes what is missing and
+changes nothing that is right.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pipeline.aws import images, parameters
+from pipeline.aws.session import Session
+from pipeline.aws.tags import Tags
+from pipeline.aws.wait import wait_until
+from pipeline.errors import AssayError, ReleaseFailed
+from pipeline.interruption import uninterrupted
+from pipeline.journal import Journal
+from pipeline.publish import copies, sharing
+from pipeline.publish.copies import Place, Proved, result
+from pipeline.publish.sharing import Sharing
+from pipeline.report.evidence import Result, Status
+from pipeline.spec import Spec
+
+PARAMETER_SECONDS = 120.0
+"""A parameter of the type aws:ec2:image is validated after the answer."""
+Progress = Callable[[str], None]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a region had before the release touched it."""
+
+    sharing: Sharing
+    parameter: str | None
+
+
+@dataclass
+class Release:
+    """One run of a release."""
+
+    session: Session
+    spec: Spec
+    proved: Proved
+    tags: Tags
+    journal: Journal
+    record: Callable[..., None]
+    progress: Progress
+    before: dict[str, tuple[Place, Before]] = field(default_factory=dict)
+
+    def perform(self) -> tuple[Place, ...]:
+        """Release, and return the image in each region. Raises ReleaseFailed after everything was taken back."""
+        try:
+            places = self.in_every(self.prepare, [self.session.in_region(region) for region in self.regions])
+            befores = self.in_every(self.read_before, places)
+            self.before = {place.region: (place, had) for place, had in zip(places, befores, strict=True)}
+            self.in_every(self.share_named, places)
+            if self.spec.release.parameter:
+                self.in_every(self.point_parameter, places)
+            if self.spec.share.public:
+                self.in_every(self.share_publicly, places)
+            if self.spec.release.copies_on_failure == "remove":
+                self.in_every(lambda place: copies.keep_copy(place, self.journal), places)
+        except BaseException as cause:
+            self.take_back(cause)
+            raise
+        return tuple(places)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions, the one that the image was built in first."""
+        return (self.session.region, *self.spec.release.regions)
+
+    def prepare(self, there: Session) -> Place:
+        """Have the image in a region, proved and with all of its attributes; nobody else can see it yet."""
+        home = self.proved.image
+        if there.region == self.session.region:
+            place = Place(there, images.describe_image(there, home.image_id))
+        else:
+            place = copies.copy_to(there, self.spec, self.proved, self.tags, self.journal, self.progress)
+            self.record(copies.require_same_blocks(place, self.proved))
+            if self.spec.release.copies_on_failure == "keep":
+                copies.keep_copy(place, self.journal)
+        if self.spec.release != type(self.spec.release)():
+            self.record(copies.set_attributes(place, home, self.spec))
+        codes = sharing.product_code_result(there, place.image.image_id, self.spec.share.product_codes)
+        self.record(codes)
+        if codes.status is not Status.PASS:
+            raise ReleaseFailed(
+                f"the product codes are not those of the spec: {codes.detail}",
+                resource=place.image.image_id,
+                region=there.region,
+                hint="codes come with the base image or from Marketplace, they cannot be set: see base_image and share",
+            )
+        return place
+
+    def read_before(self, place: Place) -> Before:
+        """Return what a region has now, to come back to."""
+        name = self.spec.release.parameter
+        return Before(
+            sharing.read_sharing(place.session, place.image.image_id, place.image.snapshot_ids),
+            parameters.find_parameter(place.session, name) if name else None,
+        )
+
+    def share_named(self, place: Place) -> None:
+        """Make all permissions but the public's exactly as declared; a public that is right already stays."""
+        public = self.spec.share.public and self.before[place.region][1].sharing.launch.public
+        self.share(place, public=public, last=not self.spec.share.public or public)
+
+    def share_publicly(self, place: Place) -> None:
+        """Let everybody launch it: after everything else has succeeded in every region."""
+        if not self.before[place.region][1].sharing.launch.public:
+            self.share(place, public=True, last=True)
+
+    def share(self, place: Place, *, public: bool, last: bool) -> None:
+        """Share in one region, and record what was read back when it is the whole of what is declared."""
+        declared = self.spec.share.model_copy(update={"public": public})
+        results = sharing.share_image(place.session, place.image.image_id, place.image.snapshot_ids, declared)
+        if last:
+            self.record(*(named(one, place.region, self.spec) for one in results))
+
+    def point_parameter(self, place: Place) -> None:
+        """Let the parameter of a region hold the image's id, and read it back: an accepted call proves nothing."""
+        name, image_id = self.spec.release.parameter or "", place.image.image_id
+        if self.before[place.region][1].parameter != image_id:
+            parameters.write_image_parameter(place.session, name, image_id)
+            wait_until(
+                lambda: parameters.find_parameter(place.session, name),
+                lambda value: value == image_id,
+                what=name,
+                region=place.region,
+                deadline_seconds=PARAMETER_SECONDS,
+            )
+        self.record(result("A13", f"the parameter {name} holds {image_id}", place.region))
+
+    def take_back(self, cause: BaseException) -> None:
+        """Take back in every region what this run granted. Raises ReleaseFailed, unless the cause is none of ours."""
+        with uninterrupted():
+            stuck = [error for error in self.in_every(self.try_to_restore, list(self.before.values())) if error]
+        if stuck:
+            raise ReleaseFailed(
+                f"the release failed, and not everything could be taken back: {cause}; then: {'; '.join(stuck)}",
+                region=self.session.region,
+                hint="look at the permissions of the image in each region now, and revoke by hand",
+            ) from cause
+        if isinstance(cause, AssayError) and not isinstance(cause, ReleaseFailed):
+            raise ReleaseFailed(
+                f"the release failed and was taken back: {cause}", region=self.session.region, hint=cause.hint
+            ) from cause
+
+    def try_to_restore(self, had: tuple[Place, Before]) -> str:
+        """Bring a region back to what it had, and return why that did not succeed."""
+        place, before = had
+        try:
+            sharing.revoke_granted(place.session, place.image.image_id, place.image.snapshot_ids, before.sharing)
+            self.restore_parameter(place, before.parameter)
+        except AssayError as error:
+            return str(error)
+        return ""
+
+    def restore_parameter(self, place: Place, value: str | None) -> None:
+        """Let the parameter hold what it held, or nothing."""
+        name = self.spec.release.parameter
+        if not name or parameters.find_parameter(place.session, name) in (value, None):
+            return
+        if value is None:
+            parameters.delete_parameter(place.session, name)
+        else:
+            parameters.write_image_parameter(place.session, name, value)
+
+    def in_every(self, step: Callable[[Given], Made], given: Sequence[Given]) -> list[Made]:
+        """Take a step in every region at once. All end before an error is raised: nothing is taken back in between."""
+        pool = ThreadPoolExecutor(max(1, len(given)))
+        try:
+            futures = [pool.submit(step, one) for one in given]
+            wait(futures)
+        finally:
+            with uninterrupted():
+                pool.shutdown(wait=True, cancel_futures=True)
+        return [future.result() for future in futures]
+
+
+def named(one: Result, region: str, spec: Spec) -> Result:
+    """Return a result that names its region, where there are several."""
+    return one.model_copy(update={"title": f"{one.title} in {region}"}) if spec.release.regions else one
+
+
+def digests_of(session: Session, snapshot_ids: Sequence[str], known: dict[str, str]) -> Iterator[str]:
+    """Yield the digest of each snapshot: the one that the proof pinned, or what is read now of what it did not pin."""
+    for snapshot_id in snapshot_ids:
+        yield known.get(snapshot_id) or copies.read_digest(session, snapshot_id)
