@@ -1,5 +1,6 @@
 """How fast a disk is searched: `invoke bench --only scan`. On a dense image and on a sparse one, page cache warm."""
 
+import os
 import re
 import resource
 import shutil
@@ -47,6 +48,7 @@ def rows(dense: Path, sparse: Path) -> list[Row]:
             "the whole proof, digest included", "GB/s", dense.stat().st_size / whole / 1e9, "cat", cat, "", 1, versions
         ),
         Row("the whole proof of a sparse image", "s", holes, "the dense one", whole, "at most a third", 1, versions),
+        *two_processors(dense),
         Row("memory of the whole proof", "MiB", memory, bound="64", versions=versions),
     ]
     if shutil.which("rg"):
@@ -107,6 +109,26 @@ def prove(path: Path) -> tuple[float, float]:
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
     seconds, memory = done.stdout.split()
     return float(seconds), float(memory)
+
+
+def two_processors(path: Path) -> list[Row]:
+    """Return the row of the whole proof on two processors beside one, in seconds of wall clock; none without two."""
+    processors = sorted(os.sched_getaffinity(0))[:2]
+    if len(processors) < 2:
+        return []
+    one, two = (statistics.median(prove_on(path, processors[:count]) for _ in range(RUNS)) for count in (1, 2))
+    return [Row("the whole proof on two processors", "s", two, "on one", one, "one / 1.7", RUNS)]
+
+
+def prove_on(path: Path, processors: list[int]) -> float:
+    """Return the seconds of wall clock that the whole proof takes on some processors, the imports left out."""
+    code = (
+        "import os, sys, time; from pathlib import Path; from pipeline.residue.scan import scan_image;"
+        "os.sched_setaffinity(0, map(int, sys.argv[2:]));"
+        "started = time.monotonic(); scan_image(Path(sys.argv[1])); print(time.monotonic() - started)"
+    )
+    command = [sys.executable, "-c", code, str(path), *map(str, processors)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def rate(path: Path, run: Callable[[], float]) -> float:
