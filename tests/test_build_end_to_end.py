@@ -90,7 +90,6 @@ def test_the_build_s_folder_has_the_evidence_and_no_secret(built, workshop):
     assert (workshop.builds / "latest").resolve() == folder.resolve()
     assert names >= {"report.json", "report.html", "junit.xml", "report.sarif", "sbom.cdx.json"}
     assert "attestation.intoto.jsonl" in names
-    assert "attestation.intoto.jsonl" in names
     assert names >= {"journal.jsonl", "program-harden.sh", "program-scrub.sh"}
     assert names >= {"console-instance.log", "console-consumer.log"}
     for path in files:
