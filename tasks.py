@@ -391,7 +391,7 @@ def iam_policy(_: Context, task: str = "build", spec: str = DEFAULT_SPEC) -> Non
         from pipeline.spec import load_spec
 
         loaded = load_spec(ROOT / spec)
-        print(dumps(policy_document(parse_tasks(task), loaded, [loaded.region]), indent=2))
+        print(dumps(policy_document(parse_tasks(task), loaded, [loaded.region, *loaded.release.regions]), indent=2))
 
 
 def show_audit(lines: "tuple[Line, ...]", json: bool) -> None:

@@ -226,7 +226,7 @@ def parameter_statement(chosen: Sequence[str], spec: Spec, partition: str) -> li
 
 def parameter_names(spec: Spec) -> list[str]:
     """Return the parameters that a spec names."""
-    return [name for name in (spec.base_image.parameter,) if name]
+    return [name for name in (spec.base_image.parameter, spec.release.parameter) if name]
 
 
 def key_statements(chosen: Sequence[str], spec: Spec, partition: str) -> list[Statement]:

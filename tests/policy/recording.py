@@ -30,7 +30,7 @@ from pipeline.prove import prove_image
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence, Layer
 from pipeline.residue.rewrite import Rewrite
-from pipeline.spec import Encryption, Spec, load_spec
+from pipeline.spec import Encryption, Release, Spec, load_spec
 from pipeline.stages import prove, rewrite
 from tests.fake_cloud import ROOT, FakeCloud, base_image, fake_cloud
 from tests.scripted_build import SPEC, passed, script_the_guest
@@ -45,6 +45,13 @@ MAKING = (
     "RegisterImage",
 )
 
+RELEASED = Release(
+    regions=("us-east-1",),
+    parameter="/images/recorded",
+    deprecate_after_days=30,
+    protect=True,
+    copies_on_failure="remove",
+)
 DRY_RUN = ("ImportKeyPair", "CreateSecurityGroup", "RunInstances")
 
 
@@ -103,7 +110,7 @@ def fail(*_: Any, **__: Any) -> Any:
 def read_blocks(source: SnapshotBlocks, *_: Any, **__: Any) -> Any:
     """Read blocks as the search does, and find nothing."""
     list(source.read_many(source.indices()[:2]))
-    return passed(Layer.RAW), (), "00"
+    return passed(Layer.RAW), (), ""
 
 
 def lost(after: int = 0) -> list[dict[str, Any]]:
@@ -136,6 +143,16 @@ def record_build(stage: Stage) -> None:
         assert stage.build(changed(stage.spec, scrub={"free_space": "rewrite"})).exit_status == 0
     stage.session.client("ec2").disable_image_block_public_access()
     assert stage.build(changed(stage.spec, share={"public": True})).exit_status == 0
+    record_release(stage, stage.build)
+
+
+def record_release(stage: Stage, run: Callable[[Spec], object]) -> None:
+    """A release over two regions: one that fails late and is taken back, and one that succeeds."""
+    spec = stage.spec.model_copy(update={"release": RELEASED})
+    late = {"kind": "error", "action": "PutParameter", "code": "AccessDeniedException", "status": 400, "after": 1}
+    with stage.cloud.faults(late), suppress(AssayError):
+        run(spec)
+    run(spec)
 
 
 def record_inherited_codes(stage: Stage, base: images.Image) -> None:
@@ -148,11 +165,15 @@ def record_inherited_codes(stage: Stage, base: images.Image) -> None:
 
 def record_share(stage: Stage) -> None:
     """Sharing anew with somebody else, and its taking back when it fails."""
+    assert stage.build().exit_status == 0
+    stage.begin()
     other = changed(stage.spec, share={"accounts": ("111111111111",)})
     list(share.share_build(stage.session, other, stage.folder / "latest"))
     deaf = {"kind": "error", "action": "ModifyImageAttribute", "code": "Unavailable", "status": 400, "after": 1}
     with stage.cloud.faults(deaf), suppress(AssayError):
         list(share.share_build(stage.session, stage.spec, stage.folder / "latest"))
+    record_release(stage, lambda spec: list(share.share_build(stage.session, spec, stage.folder / "latest")))
+    share.status_of_build(stage.session, stage.spec, stage.folder / "latest")
 
 
 def record_verify(stage: Stage) -> None:
@@ -248,7 +269,6 @@ NOT_OURS = {
     "ec2:EnableEbsEncryptionByDefault",
     "ec2:DisableEbsEncryptionByDefault",
     "kms:CreateKey",
-    "ssm:PutParameter",
 }
 """What a recording does to prepare its scene."""
 ONLY_ON_AWS = {"servicequotas:GetServiceQuota", "ec2:DescribeInstanceTypes", "ec2:DescribeInstances"}
@@ -289,7 +309,7 @@ def record_elsewhere(cloud: FakeCloud) -> str:
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        timeout=300,
+        timeout=900,
     )
     return done.stdout
 

@@ -97,6 +97,10 @@ def test_the_spec_adds_its_parameter_and_its_key():
     image = type(SPEC.image).model_validate({**SPEC.image.model_dump(), "encryption": encryption})
     document = policy("build", spec=SPEC.model_copy(update={"base_image": base, "image": image}))
     assert statement(document, "Parameters")["Resource"] == ["arn:aws:ssm:*:*:parameter/aws/service/debian/latest"]
+    released = SPEC.model_copy(update={"release": SPEC.release.model_copy(update={"parameter": "/images/web"})})
+    assert statement(policy("share", spec=released), "Parameters")["Resource"] == [
+        "arn:aws:ssm:*:*:parameter/images/web"
+    ]
     granting = statement(document, "GrantTheKey")["Condition"]
     assert granting["ForAnyValue:StringEquals"] == {"kms:ResourceAliases": ["alias/images"]}
     assert statement(policy("build"), "UseTheKey") is None
