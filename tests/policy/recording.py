@@ -19,7 +19,7 @@ import pytest
 
 from pipeline import scan, share, sweep
 from pipeline.audit import account, network
-from pipeline.aws import images
+from pipeline.aws import images, parameters
 from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.session import Session
 from pipeline.build import build_image
@@ -149,6 +149,8 @@ def record_build(stage: Stage) -> None:
 def record_release(stage: Stage, run: Callable[[Spec], object]) -> None:
     """A release over two regions: one that fails late and is taken back, and one that succeeds."""
     spec = stage.spec.model_copy(update={"release": RELEASED})
+    for region in (stage.session.region, *RELEASED.regions):
+        parameters.delete_parameter(stage.session.in_region(region), RELEASED.parameter or "")
     late = {"kind": "error", "action": "PutParameter", "code": "AccessDeniedException", "status": 400, "after": 1}
     with stage.cloud.faults(late), suppress(AssayError):
         run(spec)

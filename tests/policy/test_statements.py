@@ -104,7 +104,7 @@ def test_the_spec_adds_its_parameter_and_its_key():
     granting = statement(document, "GrantTheKey")["Condition"]
     assert granting["ForAnyValue:StringEquals"] == {"kms:ResourceAliases": ["alias/images"]}
     assert statement(policy("build"), "UseTheKey") is None
-    assert statement(policy("share", spec=SPEC.model_copy(update={"image": image})), "UseTheKey") is None
+    assert statement(policy("sweep", spec=SPEC.model_copy(update={"image": image})), "UseTheKey") is None
 
 
 def operations() -> dict[str, str]:
