@@ -67,6 +67,13 @@ def is_random(secret: bytes) -> bool:
     return entropy(secret) >= 0.72 * expected and longest_run(secret) <= 4 and not is_sequence(secret)
 
 
+def identifier(match: Match) -> bytes | None:
+    """Accept a short identifier that chance made: too short for its entropy to say much, but no manual's example."""
+    secret = secret_part(match)
+    example = PLACEHOLDER.search(secret) or secret in DOCUMENTED or is_sequence(secret)
+    return secret if not example and len(set(secret)) >= 6 and longest_run(secret) <= 6 else None
+
+
 def longest_run(text: bytes) -> int:
     """Return the length of the longest run of one byte."""
     return max((len(run[0]) for run in re.finditer(rb"(.)\1*", text, re.DOTALL)), default=0)

@@ -830,6 +830,7 @@ TRACES = (
         "instance id of an EC2 instance",
         (rb"i-0[0-9a-f]{10}",),
         rb"(?<![0-9A-Za-z_-])(?P<secret>i-0[0-9a-f]{16})(?![0-9a-f])",
+        confirm.identifier,
         before=2,
         after=24,
         also=("S12",),

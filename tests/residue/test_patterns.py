@@ -1,11 +1,14 @@
 """Patterns: unique, complete, the same with both engines, and silent about decoys in every encoding."""
 
 import base64
+import random
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.residue import confirm
 from pipeline.residue.encodings import Encoding
 from pipeline.residue.engine import Searcher, Stream
 from pipeline.residue.matcher import FastMatcher, Matcher, SlowMatcher
@@ -87,3 +90,13 @@ def test_both_matchers_say_which_they_are() -> None:
     matchers: tuple[Matcher, Matcher] = (FAST.matcher, SLOW.matcher)
     assert "slow" not in matchers[0].name
     assert "slow" in matchers[1].name
+
+
+def test_an_instance_id_is_found_whatever_chance_made_it() -> None:
+    expression = re.compile(rb"(?P<secret>i-0[0-9a-f]{16})")
+    chance = random.Random(7)
+    drawn = [b"i-0%016x" % chance.getrandbits(64) for _ in range(3000)]
+    chosen = [b"i-0f5e9e05f99916f16", *drawn]
+    assert [secret for secret in chosen if confirm.identifier(expression.search(secret)) is None] == []
+    for example in (b"i-0123456789abcdef0", b"i-00000000000000000"):
+        assert confirm.identifier(expression.search(example)) is None
