@@ -22,6 +22,7 @@ from pipeline.guest.shell import AgentKeys, Shell
 from pipeline.guest.step import Secret, Step
 from pipeline.harden import harden_steps
 from tests.guest.sshd import Sshd, running_sshd, write_private
+from tests.harden import samples
 from tests.harden.samples import DEBIAN, spec
 
 real = (pytest.mark.loopback, pytest.mark.subprocess)
@@ -55,7 +56,8 @@ def test_what_is_no_host_is_refused(text: str) -> None:
         parse_host(text)
 
 
-KEY, OTHER = (make_key_pair(name).public_openssh.rsplit(" ", 1)[0] for name in ("one", "two"))
+KEY, OTHER = (line.rsplit(" ", 1)[0] for line in (samples.KEY, samples.OTHER_KEY))
+"""Always the same: the processes of a test run must agree on the names of the tests."""
 
 
 @pytest.mark.subprocess
