@@ -25,6 +25,8 @@ BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 PLACEHOLDER = re.compile(
     rb"(?i)example|sample|dummy|placeholder|changeme|your[-_]?|xxxx|\*\*\*|<[a-z]|\$\{|\$\(|%\(|\{\{|12345678|abcdefgh|foobar|redacted"
 )
+LONGEST_TOKEN = 200
+"""In what is longer, a key's body for example, chance itself writes `your` or `xxxx` now and then."""
 DOCUMENTED = (
     b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     b"je7MtGbClwBF/2Zp9Utk/h3yCo8nvbEXAMPLEKEY",
@@ -60,11 +62,11 @@ def random_looking(match: Match) -> bytes | None:
 
 def is_random(secret: bytes) -> bool:
     """Say whether a token is as mixed as chance would make it."""
-    if PLACEHOLDER.search(secret) or secret in DOCUMENTED:
-        return False
     symbols = 16 if re.fullmatch(rb"[0-9a-fA-F-]+", secret) else 62
     expected = math.log2(min(len(secret), symbols))
-    return entropy(secret) >= 0.72 * expected and longest_run(secret) <= 4 and not is_sequence(secret)
+    if secret in DOCUMENTED or entropy(secret) < 0.72 * expected or is_sequence(secret):
+        return False
+    return len(secret) > LONGEST_TOKEN or not (PLACEHOLDER.search(secret) or longest_run(secret) > 4)
 
 
 def identifier(match: Match) -> bytes | None:

@@ -100,3 +100,11 @@ def test_an_instance_id_is_found_whatever_chance_made_it() -> None:
     assert [secret for secret in chosen if confirm.identifier(expression.search(secret)) is None] == []
     for example in (b"i-0123456789abcdef0", b"i-00000000000000000"):
         assert confirm.identifier(expression.search(example)) is None
+
+
+@pytest.mark.parametrize("word", [b"yOuR", b"XxXx", b"AAAAAAAA"])
+def test_a_key_is_found_also_where_chance_wrote_a_word_of_manuals(word: bytes) -> None:
+    body = base64.b64encode(random.Random(7).randbytes(1200))
+    lines = body[:300] + word + body[300 + len(word) :]
+    key = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n" + lines + b"\n-----END ENCRYPTED PRIVATE KEY-----\n"
+    assert any("PRIVATE" in identity.upper() for identity, *_ in found(FAST, key))
