@@ -76,7 +76,7 @@ class DeadlinePassed(CloudFailed):
 
 
 class PreflightFailed(AssayError):
-    """Something would stop the build or its release; `problems` lists all of it, one line each, and nothing was made."""
+    """Something would stop the build or its release; `problems` has all of it, a line each, and nothing was made."""
 
     exit_status = 16
     default_hint = "mend every line above; `invoke plan` asks again"

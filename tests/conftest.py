@@ -19,19 +19,6 @@ settings.load_profile("assay")
 FREE = ("end_to_end", "loopback", "subprocess")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of one file run in one process, and all that use the local cloud in one too, the longest, first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("cloud" if uses_the_cloud(item) else str(item.path)))
-    items.sort(key=lambda item: not uses_the_cloud(item))
-
-
-def uses_the_cloud(item: pytest.Item) -> bool:
-    """Return whether a test uses the one local cloud with real guests."""
-    return item.get_closest_marker("end_to_end") is not None and "local_cloud" in getattr(item, "fixturenames", ())
-
-
 @pytest.fixture(autouse=True)
 def no_network_and_no_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A unit test that needs more says so with a marker: `loopback`, `subprocess` or `end_to_end`."""
