@@ -101,10 +101,12 @@ def package_url(package: Package, inventory: Inventory) -> PackageURL:
         "epoch": package.epoch,
         "upstream": package.source,
     }
+    # A purl drops slashes at the ends of a name; a hostile database may hold a name of nothing else.
+    name = package.name if package.name.strip("/ ") else package.name.replace("/", "%2F")
     return PackageURL(
         type=inventory.kind,
         namespace=inventory.distribution,
-        name=package.name,
+        name=name,
         version=package.version,
         qualifiers={name: value for name, value in qualifiers.items() if value},
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packageurl import PackageURL
 
@@ -84,6 +84,7 @@ packages = st.builds(Package, plain, plain, plain, plain, plain, fields, st.tupl
 
 
 @settings(max_examples=40)
+@example([Package("/", "1", "amd64", "", "", "x", ("x",)), Package("//", "1", "amd64", "", "", "x", ("x",))])
 @given(st.lists(packages, min_size=1, max_size=3, unique_by=lambda one: (one.name, one.version, one.architecture)))
 def test_no_name_of_a_package_makes_a_bill_invalid(found: list[Package]) -> None:
     text = render(replace(DEBIAN, packages=tuple(found)))
