@@ -248,7 +248,7 @@ FAULTS = {
         ["ami-0123456789abcdef0"],
     ),
     "a region that does not exist": ({"region": "eu-nowhere-9"}, 12, ["eu-nowhere-9"]),
-    "a subnet that does not exist": ({"network": {"subnet_id": "subnet-0123456789abcdef0"}}, 13, ["subnet-0123"]),
+    "a subnet that does not exist": ({"network": {"subnet_id": "subnet-0123456789abcdef0"}}, 16, ["subnet-0123"]),
 }
 
 
