@@ -117,6 +117,7 @@ class Machine:
         options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
         port = str(public_port(22, self.proxy.low_ports))
         line = ["ssh", *options.split(), "-i", str(self.key), "-p", port, f"admin@{self.address}", command]
+        self.wait_for_greeting()
         done = subprocess.run(line, capture_output=True, text=True, timeout=deadline_seconds)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout
@@ -126,6 +127,16 @@ class Machine:
         port = public_port(22, self.proxy.low_ports)
         with socket.create_connection((self.address, port), deadline_seconds) as connection:
             return connection.recv(64)
+
+    def wait_for_greeting(self) -> None:
+        """Wait for an ssh server that speaks: a guest that still boots starts it again, and a slow one is reset."""
+        wait_until(self.greets, self.guest)
+
+    def greets(self) -> bool:
+        try:
+            return self.greeting().startswith(b"SSH-2.0-")
+        except OSError:
+            return False
 
     def wait_for_port(self) -> None:
         wait_until(lambda: 22 in self.proxy.open_ports(), self.guest)
