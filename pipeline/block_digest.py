@@ -1,16 +1,36 @@
-"""What pins the content of a disk: one hash over its blocks, the same for every true copy of it (R06)."""
+"""A disk as the whole of its blocks: each of them readable, and one hash over all (R06)."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+from pipeline.errors import AssayError
+
+
+def require_readable(blocks: Iterable[tuple[int, bytes | AssayError]]) -> Iterator[tuple[int, bytes]]:
+    """Yield blocks as `read_many` gives them. Raises the error of the first that could not be read."""
+    for index, data in blocks:
+        if isinstance(data, AssayError):
+            raise data
+        yield index, data
 
 
 def digest_blocks(size_bytes: int, block_size: int, blocks: Iterable[tuple[int, bytes]]) -> str:
-    """Return SHA-256 over the size and over number and hash of every block that is not zeros, in rising order.
+    """Return what pins the content of a disk, from its blocks in rising order."""
+    return digest_hashes(size_bytes, block_size, ((index, hash_block(data)) for index, data in blocks))
 
-    Zeros do not count: a copy may have them written or not. A proof on raw blocks pins what it searched by the same.
+
+def hash_block(data: bytes) -> str:
+    """Return the hash of a block; zeros have none: a copy may have them written or not."""
+    return "" if data == bytes(len(data)) else hashlib.sha256(data).hexdigest()
+
+
+def digest_hashes(size_bytes: int, block_size: int, hashes: Iterable[tuple[int, str]]) -> str:
+    """Return what pins the content of a disk: SHA-256 over its size, and over number and hash of each block.
+
+    The hashes come in rising order. Blocks without one, which are zeros, do not count.
     """
     whole = hashlib.sha256(f"assay blocks 1 {size_bytes} {block_size}\n".encode())
-    for index, data in blocks:
-        if data.strip(b"\0"):
-            whole.update(f"{index} {hashlib.sha256(data).hexdigest()}\n".encode())
+    for index, value in hashes:
+        if value:
+            whole.update(f"{index} {value}\n".encode())
     return whole.hexdigest()

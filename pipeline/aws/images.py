@@ -395,7 +395,7 @@ def deregister_image(session: Session, identity: str, *, clock: Clock = CLOCK) -
     Only snapshots of the same account and the same build are deleted: an image may be registered over others'.
     Raises CloudFailed.
     """
-    for image in find_images(session, identity) if is_resource_name(identity) else present_images(session, identity):
+    for image in identified_images(session, identity):
         try:
             with cloud_errors(image.image_id, session.region):
                 session.client("ec2").deregister_image(ImageId=image.image_id)
@@ -404,6 +404,11 @@ def deregister_image(session: Session, identity: str, *, clock: Clock = CLOCK) -
                 raise
         for snapshot_id in own_snapshots(session, image):
             delete_snapshot(session, snapshot_id, clock=clock)
+
+
+def identified_images(session: Session, identity: str) -> tuple[Image, ...]:
+    """Return the images that an id or a name of a build stands for; none when they are gone."""
+    return find_images(session, identity) if is_resource_name(identity) else present_images(session, identity)
 
 
 def present_images(session: Session, image_id: str) -> tuple[Image, ...]:

@@ -14,8 +14,8 @@ from pipeline.aws.creation import the_only
 from pipeline.aws.images import Image
 from pipeline.aws.session import Session
 from pipeline.aws.tags import NAME, Tags, mark_kept
-from pipeline.block_digest import digest_blocks
-from pipeline.errors import AssayError, ReleaseFailed
+from pipeline.block_digest import digest_blocks, require_readable
+from pipeline.errors import ReleaseFailed
 from pipeline.journal import Journal
 from pipeline.report.evidence import Layer, Result, Status
 from pipeline.spec import Spec
@@ -60,14 +60,8 @@ def result(control: str, title: str, region: str, problem: str = "") -> Result:
 def read_digest(session: Session, snapshot_id: str) -> str:
     """Return what pins a snapshot's blocks. Raises CloudFailed, also when one block cannot be read."""
     blocks = SnapshotBlocks(session, snapshot_id)
-
-    def require(block: tuple[int, bytes | AssayError]) -> tuple[int, bytes]:
-        index, data = block
-        if isinstance(data, AssayError):
-            raise data
-        return index, data
-
-    return digest_blocks(blocks.size_bytes, blocks.block_size, map(require, blocks.read_many(blocks.indices())))
+    whole = require_readable(blocks.read_many(blocks.indices()))
+    return digest_blocks(blocks.size_bytes, blocks.block_size, whole)
 
 
 def find_copy(session: Session, name: str) -> Image | None:
@@ -100,12 +94,7 @@ def copy_to(
 
 def remove_copy(session: Session, identity: str) -> None:
     """Deregister a copy with its snapshots, protected or not. Raises CloudFailed."""
-    found = (
-        images.present_images(session, identity)
-        if identity.startswith("ami-")
-        else images.find_images(session, identity)
-    )
-    for image in found:
+    for image in images.identified_images(session, identity):
         if image.protection.startswith("enabled"):
             images.unprotect_image(session, image.image_id)
     images.deregister_image(session, identity)

@@ -1,6 +1,5 @@
 """The proof on raw blocks: every written block is read once, searched, and pinned by a digest (R01-R06)."""
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -9,12 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.block_digest import digest_hashes, hash_block
 from pipeline.errors import AssayError
 from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue.blocks import BlockSource, Spool
 from pipeline.residue.checkpoint import EVERY_BLOCKS, Checkpoint
 from pipeline.residue.containers import Budget
-from pipeline.residue.engine import Match, Searcher, Stream, zeros
+from pipeline.residue.engine import Match, Searcher, Stream
 from pipeline.residue.locate import Locator, first_line
 from pipeline.residue.matcher import Hit
 from pipeline.residue.named import NAMED
@@ -65,9 +65,7 @@ class Reading:
         """
         if self.partial:
             return ""
-        header = f"assay blocks 1 {self.source.size_bytes} {self.source.block_size}\n"
-        lines = "".join(f"{index} {value}\n" for index, value in self.hashes)
-        return hashlib.sha256((header + lines).encode()).hexdigest()
+        return digest_hashes(self.source.size_bytes, self.source.block_size, self.hashes)
 
 
 def guarded(source: BlockSource, wanted: Sequence[int]) -> Iterator[tuple[int, bytes | AssayError]]:
@@ -182,8 +180,7 @@ def looked_at(blocks: Iterator[tuple[int, bytes]], searcher: Searcher) -> Iterat
 
 def look_at(data: bytes, searcher: Searcher) -> tuple[list[Hit], str]:
     """Return what triggers in a block, and its hash; zeros have none."""
-    digest = "" if data == zeros(len(data)) else hashlib.sha256(data).hexdigest()
-    return searcher.hits_in(data), digest
+    return searcher.hits_in(data), hash_block(data)
 
 
 def results_of(rules: Sequence[Rule], sifted: Sifted, named: Sequence[Finding], reading: Reading) -> Iterator[Result]:

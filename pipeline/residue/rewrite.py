@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from pipeline.errors import AssayError, DiskNotRewritable
+from pipeline.block_digest import require_readable
+from pipeline.errors import DiskNotRewritable
 from pipeline.residue.blocks import BlockSource
 from pipeline.residue.dead import Dead, Range, joined, overlapping, without
 from pipeline.residue.ext4 import Ext4, journal_ranges
@@ -145,9 +146,7 @@ def table_ranges(file: SourceFile, place: int) -> Iterator[Range]:
 def count_remains(source: BlockSource, rewrite: Rewrite) -> int:
     """Return how many bytes of a disk a rewrite would change: of one that was rewritten, none. Raises an AssayError."""
     count = 0
-    for index, data in source.read_many(list(source.indices())):
-        if isinstance(data, AssayError):
-            raise data
+    for index, data in require_readable(source.read_many(list(source.indices()))):
         changed = rewrite.apply(index * source.block_size, data)
         if changed != data:
             count += sum(before != after for before, after in zip(data, changed, strict=True))
@@ -156,9 +155,7 @@ def count_remains(source: BlockSource, rewrite: Rewrite) -> int:
 
 def rewritten_blocks(source: BlockSource, rewrite: Rewrite) -> Iterator[tuple[int, bytes]]:
     """Yield the blocks of the rewritten disk that are not zeros. Raises an AssayError for one that cannot be read."""
-    for index, data in source.read_many(list(source.indices())):
-        if isinstance(data, AssayError):
-            raise data
+    for index, data in require_readable(source.read_many(list(source.indices()))):
         changed = rewrite.apply(index * source.block_size, data)
         if changed.strip(b"\0"):
             yield index, changed

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from pipeline.aws import images, snapshots
 from pipeline.aws.blocks import GIB, SnapshotBlocks, write_snapshot
+from pipeline.block_digest import require_readable
 from pipeline.errors import AssayError, DiskNotRewritable
 from pipeline.report.evidence import Layer, Result, Status
 from pipeline.residue.blocks import Spool
@@ -66,9 +67,7 @@ def rewrite_snapshot(context: Context, sealed_id: str, description: str) -> str:
 def read_all(context: Context, spool: Spool) -> None:
     """Read every block once, many in flight; what follows reads them from the spool. Raises what a block raises."""
     wanted = list(spool.indices())
-    for done, (_, data) in enumerate(spool.read_many(wanted), 1):
-        if isinstance(data, AssayError):
-            raise data
+    for done, _ in enumerate(require_readable(spool.read_many(wanted)), 1):
         if done % 64 == 0:
             context.recorder.progress("reading blocks", done * spool.block_size, len(wanted) * spool.block_size)
 
