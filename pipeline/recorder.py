@@ -106,7 +106,7 @@ class Recorder:
         with self._lock:
             self._results.extend(results)
             for result in results:
-                if result.status in (Status.FAIL, Status.UNREACHABLE):
+                if result.status.is_failure:
                     self._fail_current(f"{' '.join(result.controls)} {result.title}: {result.status}".strip())
                 self.console.result(result)
 

@@ -120,7 +120,7 @@ class Console:
 
     def result(self, result: Result) -> None:
         """Show a result at once if it is a failure; the others are in the table at the end."""
-        if result.status in (Status.FAIL, Status.UNREACHABLE):
+        if result.status.is_failure:
             self._print_marked(result.status, _describe_result(result))
 
     def finding(self, finding: Finding) -> None:

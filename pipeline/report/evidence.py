@@ -32,6 +32,11 @@ class Status(StrEnum):
     NOT_APPLICABLE = "not-applicable"
     UNREACHABLE = "unreachable"
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether it counts as a failure."""
+        return self in (Status.FAIL, Status.UNREACHABLE)
+
 
 class Frozen(BaseModel):
     """A value of the evidence: it never changes after it was recorded."""

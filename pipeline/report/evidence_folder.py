@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pipeline.errors import SpecInvalid
 from pipeline.files import write_atomically
-from pipeline.report.evidence import Evidence, Layer, Status
+from pipeline.report.evidence import Evidence, Layer
 from pipeline.report.html import render_html
-from pipeline.report.render import parse_json, render_json, render_junit
+from pipeline.report.render import failed_results, parse_json, render_json, render_junit
 from pipeline.report.sarif import examined_by, render_sarif
 
 REPORT = "report.json"
@@ -39,11 +39,10 @@ def read_report(folder: Path) -> Evidence:
 
 def reasons_unproved(evidence: Evidence) -> tuple[str, ...]:
     """Return why a build does not count as proved; nothing when every layer was proved and nothing failed."""
-    bad = [result.title for result in evidence.results if result.status in (Status.FAIL, Status.UNREACHABLE)]
     missing = PROOFS - {result.layer for result in evidence.results}
     return (
         *([] if evidence.image else ["it made no image"]),
-        *(f"not a pass: {title}" for title in bad),
+        *(f"not a pass: {result.title}" for result in failed_results(evidence)),
         *(f"nothing was proved at layer {layer}" for layer in sorted(missing)),
         *(f"found: {finding.kind}" for finding in evidence.findings),
     )

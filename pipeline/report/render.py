@@ -33,7 +33,7 @@ def control_matrix(evidence: Evidence) -> Matrix:
 
 def failed_results(evidence: Evidence) -> tuple[Result, ...]:
     """Return the results that count as failures: what failed, and what could not be asked."""
-    return tuple(result for result in evidence.results if result.status in (Status.FAIL, Status.UNREACHABLE))
+    return tuple(result for result in evidence.results if result.status.is_failure)
 
 
 def render_json(evidence: Evidence) -> str:

@@ -58,7 +58,7 @@ def render_sarif(examined: Sequence[Examined]) -> str:
 
 
 def _run(examined: Examined) -> Json:
-    failed = [result for result in examined.results if result.status in (Status.FAIL, Status.UNREACHABLE)]
+    failed = [result for result in examined.results if result.status.is_failure]
     rules = list(dict.fromkeys([*map(_rule_of, failed), *(finding.control for finding in examined.findings)]))
     results = [
         *(_finding_alert(examined.name, finding, rules) for finding in examined.findings),

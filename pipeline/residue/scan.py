@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ProofFailed, ResidueFound
-from pipeline.report.evidence import Finding, Result, Status
+from pipeline.report.evidence import Finding, Result
 from pipeline.residue.blocks import BlockSource, open_image
 from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import Progress, prove_raw
@@ -30,7 +30,7 @@ class ScanReport:
         if self.findings:
             kinds = ", ".join(sorted({finding.kind for finding in self.findings}))
             raise ResidueFound(f"{len(self.findings)} findings: {kinds}", resource=resource, region=region)
-        open_questions = [result.title for result in self.results if result.status in (Status.FAIL, Status.UNREACHABLE)]
+        open_questions = [result.title for result in self.results if result.status.is_failure]
         if open_questions:
             raise ProofFailed(f"not all could be looked at: {open_questions[0]}", resource=resource, region=region)
 

@@ -200,7 +200,7 @@ def no_way_in() -> Result:
 
 def require_pass(results: tuple[Result, ...], findings: tuple[Finding, ...], what: str) -> None:
     """Raise ResidueFound or ProofFailed unless everything passed. `unreachable` is not a pass."""
-    bad = [result for result in results if result.status in (Status.FAIL, Status.UNREACHABLE)]
+    bad = [result for result in results if result.status.is_failure]
     controls = sorted({control for result in bad for control in result.controls})
     if findings:
         raise ResidueFound(f"{len(findings)} findings on the blocks", resource=what)
