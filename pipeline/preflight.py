@@ -7,7 +7,7 @@ will say. What fails, and a region that does not answer, stops a build before it
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from pipeline.audit.findings import Bad, Check, Facts, Line, Verdict, gather, judge
+from pipeline.audit.findings import Bad, Check, Line, Readers, Verdict, gather, judge, of_region
 from pipeline.aws import encryption_keys, images, instances, keys, network, offers, region_settings
 from pipeline.aws.encryption_keys import EncryptionKey
 from pipeline.aws.images import Image
@@ -23,7 +23,6 @@ from pipeline.spec import Spec
 BLOCKING = frozenset({Verdict.FAIL, Verdict.UNREACHABLE})
 ATTEMPTS = 3
 """Of a dry run whose answer is lost: it makes nothing, and may be repeated."""
-Readers = dict[str, Callable[[], object]]
 
 
 def look_ahead(session: Session, spec: Spec, base: Image, tags: Tags, image_name: str) -> tuple[Line, ...]:
@@ -46,10 +45,8 @@ def look_ahead(session: Session, spec: Spec, base: Image, tags: Tags, image_name
             raise fact
     lines = list(judge(build_checks(spec, tags, loopback=session.loopback), facts, session.region))
     for region in there:
-        local: Facts = {
-            name.removeprefix(f"{region} "): fact for name, fact in facts.items() if name.startswith(f"{region} ")
-        }
-        lines += judge(target_checks(spec, region), local | {"regions": facts["regions"]}, region)
+        local = of_region(facts, region) | {"regions": facts["regions"]}
+        lines += judge(target_checks(spec, region), local, region)
     return tuple(lines)
 
 

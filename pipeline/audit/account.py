@@ -1,10 +1,10 @@
 """Is the account sound: who may do what with which means, who hears of the bill, what the regions allow (A15-A20)."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from pipeline.audit.findings import Bad, Check, Line, gather, judge
+from pipeline.audit.findings import Bad, Check, Line, Readers, gather, in_each, judge, of_region
 from pipeline.aws import alarms, identities, region_settings
 from pipeline.aws.alarms import BillingAlarm
 from pipeline.aws.identities import AccessKey, PasswordPolicy, User
@@ -26,22 +26,20 @@ def audit_account(
     in the lines. Raises CredentialsRefused only if nobody answers at all.
     """
     moment = now or datetime.now(UTC)
-    readers: dict[str, Callable[[], object]] = {
+    there = {region: session.in_region(region) for region in regions}
+    readers: Readers = {
         "summary": partial(identities.read_account_summary, session),
         "users": partial(identities.read_users, session),
         "launchers": partial(identities.read_launchers, session),
         "policy": partial(identities.read_password_policy, session),
         "aliases": partial(identities.read_aliases, session),
         "alarms": partial(alarms.read_billing_alarms, session),
+        **in_each(there, SETTINGS),
     }
-    there = {region: session.in_region(region) for region in regions}
-    for region in there:
-        readers |= {f"{region} {name}": partial(reader, there[region]) for name, reader in SETTINGS.items()}
     facts = gather(readers)
     lines = list(judge(account_checks(moment), facts, GLOBAL))
     for region in there:
-        local = {name: facts[f"{region} {name}"] for name in SETTINGS}
-        lines += judge(region_checks(shares_publicly), local, region)
+        lines += judge(region_checks(shares_publicly), of_region(facts, region), region)
     return tuple(lines)
 
 

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import partial
 
-from pipeline.aws.session import is_denied
+from pipeline.aws.session import Session, is_denied
 from pipeline.errors import AssayError, AuditFailed, AuditIncomplete
 from pipeline.report.catalogue import CATALOGUE
 from pipeline.report.text import make_visible
 
 Facts = dict[str, object]
+Readers = dict[str, Callable[[], object]]
 SIDE_BY_SIDE = 32
 """Facts read at a time: a far region is 300 ms away."""
 
@@ -82,6 +84,20 @@ def read(reader: Callable[[], object]) -> object:
         return reader()
     except AssayError as error:
         return error
+
+
+def in_each(there: Mapping[str, Session], readers: Mapping[str, Callable[[Session], object]]) -> Readers:
+    """Return readers of the same facts in every region, for one gathering; `of_region` takes them apart again."""
+    return {
+        f"{region} {name}": partial(reader, session)
+        for region, session in there.items()
+        for name, reader in readers.items()
+    }
+
+
+def of_region(facts: Facts, region: str) -> Facts:
+    """Return the facts of one region, by their own names."""
+    return {name.removeprefix(f"{region} "): fact for name, fact in facts.items() if name.startswith(f"{region} ")}
 
 
 def judge(checks: Iterable[Check], facts: Facts, region: str) -> Iterator[Line]:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import partial
 from ipaddress import ip_network
 
-from pipeline.audit.findings import Bad, Check, Facts, Line, gather, judge
+from pipeline.audit.findings import Bad, Check, Facts, Line, gather, in_each, judge, of_region
 from pipeline.aws import inventory, security_rules
 from pipeline.aws.inventory import Possession
 from pipeline.aws.network import WIDEST_IPV4, WIDEST_IPV6, SecurityGroup
@@ -61,13 +61,11 @@ def audit_network(
 ) -> NetworkAudit:
     """Return what is open, stale or too wide in each of these regions; what cannot be read is in the lines."""
     there = {region: session.in_region(region) for region in regions}
-    facts = gather(
-        {f"{region} {name}": partial(reader, there[region]) for region in there for name, reader in READERS.items()}
-    )
+    facts = gather(in_each(there, READERS))
     lines: list[Line] = []
     rules: dict[str, dict[Kind, tuple[Rule, ...]]] = {}
     for region in there:
-        local = {name: facts[f"{region} {name}"] for name in READERS}
+        local = of_region(facts, region)
         lines += judge(checks(public_ports, now or datetime.now(UTC)), local, region)
         if not isinstance(local["rules"], AssayError):
             rules[region] = sort_rules(local, public_ports)

@@ -6,8 +6,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pipeline.aws.network import SecurityGroup, read_security_group
-from pipeline.aws.session import Session, cloud_errors, error_code
-from pipeline.errors import CloudFailed
+from pipeline.aws.session import Session, cloud_errors
+from pipeline.aws.session import dry_run as asked_only
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import SecurityGroupRuleTypeDef
@@ -172,11 +172,7 @@ def revoke_rules(session: Session, rules: Iterable[Rule], *, dry_run: bool) -> N
     """
     ordered = sorted((rule for rule in rules if not rule.egress), key=lambda rule: rule.group_id)
     for group_id, members in groupby(ordered, key=lambda rule: rule.group_id):
-        try:
-            with cloud_errors(group_id, session.region):
-                session.client("ec2").revoke_security_group_ingress(
-                    GroupId=group_id, SecurityGroupRuleIds=[rule.rule_id for rule in members], DryRun=dry_run
-                )
-        except CloudFailed as error:
-            if not (dry_run and error_code(error) == "DryRunOperation"):
-                raise
+        with asked_only(group_id, session.region) if dry_run else cloud_errors(group_id, session.region):
+            session.client("ec2").revoke_security_group_ingress(
+                GroupId=group_id, SecurityGroupRuleIds=[rule.rule_id for rule in members], DryRun=dry_run
+            )
