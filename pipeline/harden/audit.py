@@ -3,7 +3,7 @@
 from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
 from pipeline.harden.managed_file import ManagedFile
-from pipeline.harden.unit import enable, is_enabled
+from pipeline.harden.unit import enable_unit
 from pipeline.spec import AuditOptions
 
 PACKAGES = {"debian": "auditd", "redhat": "audit"}
@@ -36,16 +36,9 @@ def steps(facts: Facts, options: AuditOptions) -> tuple[Step, ...]:
         ManagedFile("/etc/audit/rules.d/60-assay.rules", rules_text(facts), "640"),
         *((LAST_RULE,) if options.immutable else ()),
     )
-    title = f"audit trail of {len(WATCHED) + len(CALLS)} kinds of events"
-    return (
-        Step(
-            "audit",
-            ("H25",),
-            f"{title}, by rules that stay until a boot" if options.immutable else title,
-            "".join(file.action for file in files) + enable(UNIT),
-            "".join(file.test for file in files) + is_enabled(UNIT),
-        ),
-    )
+    stay = ", by rules that stay until a boot" if options.immutable else ""
+    title = f"audit trail of {len(WATCHED) + len(CALLS)} kinds of events{stay}"
+    return (enable_unit("audit", ("H25",), title, UNIT, files),)
 
 
 LAST_RULE = ManagedFile(

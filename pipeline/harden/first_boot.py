@@ -9,6 +9,7 @@ from pipeline.guest.step import Step
 from pipeline.guest.variables import assign
 from pipeline.harden.instance_metadata import ASK
 from pipeline.harden.managed_file import ManagedFile
+from pipeline.harden.unit import enable_unit, unit_file
 from pipeline.spec import Spec
 
 CLOUD_CONFIG = "/etc/cloud/cloud.cfg.d/95-assay.cfg"
@@ -24,8 +25,8 @@ PRIVILEGED_GROUPS = "sudo wheel admin adm root disk shadow docker lxd libvirt sy
 
 # Seed [3]'s own snippet runs at every second boot, and its two file names disagree. This one runs once: what shows that
 # it ran is written after it ran. The password goes from one process to the next and is never printed.
-ROOT_PASSWORD = ManagedFile(
-    f"/etc/systemd/system/{UNIT}",
+ROOT_PASSWORD = unit_file(
+    UNIT,
     f"""# Written by Assay (H13).
 [Unit]
 Description=Give root a random password, once, and lock it
@@ -149,9 +150,8 @@ def steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
     found = [configure_cloud_init(spec)] if facts.cloud_init else []
     if facts.has_systemd:
         found += [] if facts.cloud_init else units_instead_of_cloud_init(spec)
-        found.append(
-            enable_unit("root gets a random password at the first boot, locked", ("H13",), UNIT, (ROOT_PASSWORD,))
-        )
+        title = "root gets a random password at the first boot, locked"
+        found.append(enable_unit("first_boot", ("H13",), title, UNIT, (ROOT_PASSWORD,)))
     if spec.image.launch_user and not spec.harden.launch_user_sudo:
         found.append(take_privileges(spec.image.launch_user))
     return tuple(found)
@@ -164,34 +164,20 @@ def configure_cloud_init(spec: Spec) -> Step:
     return Step("first_boot", controls, launch_title(spec), file.action, file.test)
 
 
-def enable_unit(title: str, controls: tuple[str, ...], unit: str, files: tuple[ManagedFile, ...]) -> Step:
-    """Return the step that writes a unit with its files and enables it for the next boot."""
-    return Step(
-        "first_boot",
-        controls,
-        title,
-        "".join(file.action for file in files) + f"systemctl --no-reload enable {unit}",
-        "".join(file.test for file in files) + f"[ -L /etc/systemd/system/multi-user.target.wants/{unit} ]",
-    )
-
-
 def units_instead_of_cloud_init(spec: Spec) -> list[Step]:
     """Return the steps for an image without cloud-init: host keys, and the launch key of each instance."""
     host_keys = (ManagedFile(KEYS_SCRIPT, HOST_KEYS, "755"), unit_file(KEYS_UNIT, KEYS_SERVICE))
-    found = [enable_unit("host keys are made and shown at the first boot", ("H08", "S01"), KEYS_UNIT, host_keys)]
+    title = "host keys are made and shown at the first boot"
+    found = [enable_unit("first_boot", ("H08", "S01"), title, KEYS_UNIT, host_keys)]
     user = spec.image.launch_user
     if user:
         script = ManagedFile(LAUNCH_SCRIPT, LAUNCH_KEY.replace("@USER@", user).replace("@ASK@", ASK), "755")
         grant = f"# Written by Assay.\n{user} ALL=(ALL:ALL) NOPASSWD: ALL\n"
         sudo = (ManagedFile(LAUNCH_SUDO, grant, "440"),) if spec.harden.launch_user_sudo else ()
         files = (script, unit_file(LAUNCH_UNIT, LAUNCH_SERVICE), *sudo)
-        found.append(enable_unit(f"a unit gives the launch key to {user}", ("H15",), LAUNCH_UNIT, files))
+        title = f"a unit gives the launch key to {user}"
+        found.append(enable_unit("first_boot", ("H15",), title, LAUNCH_UNIT, files))
     return found
-
-
-def unit_file(unit: str, text: str) -> ManagedFile:
-    """Return the file of a unit."""
-    return ManagedFile(f"/etc/systemd/system/{unit}", text)
 
 
 def take_privileges(user: str) -> Step:

@@ -4,7 +4,7 @@ from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
 from pipeline.harden.managed_file import ManagedFile
 from pipeline.harden.nftables import load_table
-from pipeline.harden.unit import enable, is_enabled
+from pipeline.harden.unit import enable_unit, unit_file
 from pipeline.spec import MetadataOptions
 
 TABLE = "assay_metadata"
@@ -59,7 +59,7 @@ ExecStart=-/bin/sh -c 'ip -6 route replace blackhole {ADDRESSES["ip6"]}/128'
 [Install]
 WantedBy={target}
 """
-    return ManagedFile(f"/etc/systemd/system/{UNIT}", text)
+    return unit_file(UNIT, text)
 
 
 def close_after_boot(facts: Facts) -> Step:
@@ -68,11 +68,5 @@ def close_after_boot(facts: Facts) -> Step:
     cloud-final comes after multi-user.target: a unit that this target wants could not come after cloud-final.
     """
     target = "cloud-init.target" if facts.cloud_init else "multi-user.target"
-    unit = route_unit(target)
-    return Step(
-        "metadata",
-        ("H21",),
-        "metadata service: for nobody once an instance is up",
-        unit.action + enable(UNIT),
-        unit.test + is_enabled(UNIT),
-    )
+    title = "metadata service: for nobody once an instance is up"
+    return enable_unit("metadata", ("H21",), title, UNIT, (route_unit(target),))

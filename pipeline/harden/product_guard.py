@@ -11,6 +11,7 @@ from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
 from pipeline.harden.instance_metadata import ASK
 from pipeline.harden.managed_file import ManagedFile
+from pipeline.harden.unit import enable_unit, unit_file
 from pipeline.spec import ProductGuard, Spec
 
 PACKAGES = {"debian": ("curl", "openssl"), "redhat": ("openssl",)}
@@ -123,16 +124,7 @@ def steps(facts: Facts, spec: Spec, options: ProductGuard) -> tuple[Step, ...]:
     title = f"{', '.join(options.services)} wait for the product codes {' '.join(spec.share.product_codes)}"
     if not facts.has_systemd:
         return (Step("product_guard", ("H31",), title, "echo 'the product-code guard needs systemd'; exit 1", "false"),)
-    files = guard_files(spec, options)
-    return (
-        Step(
-            "product_guard",
-            ("H31",),
-            title,
-            "".join(file.action for file in files) + f"systemctl --no-reload enable {UNIT}\n",
-            "".join(file.test for file in files) + f"[ -L /etc/systemd/system/multi-user.target.wants/{UNIT} ]\n",
-        ),
-    )
+    return (enable_unit("product_guard", ("H31",), title, UNIT, guard_files(spec, options)),)
 
 
 def guard_files(spec: Spec, options: ProductGuard) -> tuple[ManagedFile, ...]:
@@ -142,6 +134,6 @@ def guard_files(spec: Spec, options: ProductGuard) -> tuple[ManagedFile, ...]:
     return (
         ManagedFile(SCRIPT, script, "755"),
         *(ManagedFile(f"{FOLDER}/{region}.pem", pem) for region, pem in sorted(options.certificates.items())),
-        ManagedFile(f"/etc/systemd/system/{UNIT}", SERVICE),
+        unit_file(UNIT, SERVICE),
         *(ManagedFile(f"/etc/systemd/system/{unit}.d/{DROP_IN}", HOLD_BACK) for unit in options.services),
     )

@@ -1,5 +1,24 @@
 """Units of systemd that start at each boot, without asking systemd, which takes its time on a small guest."""
 
+from pipeline.guest.step import Step
+from pipeline.harden.managed_file import ManagedFile
+
+
+def unit_file(unit: str, text: str) -> ManagedFile:
+    """Return the file of a unit of ours."""
+    return ManagedFile(f"/etc/systemd/system/{unit}", text)
+
+
+def enable_unit(subject: str, controls: tuple[str, ...], title: str, unit: str, files: tuple[ManagedFile, ...]) -> Step:
+    """Return the step that writes files, the unit's own among them if it is ours, and enables it from the next boot."""
+    return Step(
+        subject,
+        controls,
+        title,
+        "".join(file.action for file in files) + enable(unit),
+        "".join(file.test for file in files) + is_enabled(unit),
+    )
+
 
 def is_enabled(unit: str) -> str:
     """Return lines of a test: some target wants the unit."""

@@ -13,6 +13,7 @@ import pytest
 from pipeline.guest.facts import QUESTIONS, Facts, parse_facts
 from pipeline.guest.program import ACKNOWLEDGEMENT, RecordReader, StepResult, compile_program
 from pipeline.guest.step import Step
+from pipeline.localcloud.metadata import InstanceView
 from pipeline.spec import Spec
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJlUvdKYnCZCmj3kYvXDK4w0pR0bGBsYpLjFgBSTrJGZ john@example"
@@ -43,6 +44,19 @@ DEBIAN = Facts(
 AMAZON = replace(
     DEBIAN, family="redhat", distribution="amzn", version="2023", package_manager="dnf", sshd_version=(8, 7)
 )
+
+INSTANCE = InstanceView(
+    instance_id="i-0123456789abcdef0",
+    image_id="ami-0123456789abcdef0",
+    account_id="123456789012",
+    region="eu-central-1",
+    zone="eu-central-1a",
+    instance_type="t3.small",
+    private_address="172.31.0.10",
+    mac="02:00:00:00:00:10",
+    tokens_required=True,
+)
+"""What the metadata service says of an instance of the sample spec."""
 
 
 def spec(**changes: Any) -> Spec:

@@ -12,22 +12,11 @@ from pipeline.guest.keys import read_host_keys
 from pipeline.harden import first_boot, harden_steps
 from pipeline.harden.instance_metadata import ASK
 from pipeline.localcloud.authority import Authority
-from pipeline.localcloud.metadata import InstanceView, MetadataServer
-from tests.harden.samples import AMAZON, DEBIAN, KEY, OTHER_KEY, spec, text_of
+from pipeline.localcloud.metadata import MetadataServer
+from tests.harden.samples import AMAZON, DEBIAN, INSTANCE, KEY, OTHER_KEY, spec, text_of
 
 WITHOUT = replace(DEBIAN, cloud_init=None)
-VIEW = InstanceView(
-    instance_id="i-0123456789abcdef0",
-    image_id="ami-0123456789abcdef0",
-    account_id="123456789012",
-    region="eu-central-1",
-    zone="eu-central-1a",
-    instance_type="t3.small",
-    private_address="172.31.0.10",
-    mac="02:00:00:00:00:10",
-    public_keys={"mine": KEY},
-    tokens_required=True,
-)
+VIEW = replace(INSTANCE, public_keys={"mine": KEY})
 
 
 def titles(facts: Facts, **changes: object) -> list[str]:

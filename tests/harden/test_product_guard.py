@@ -14,21 +14,10 @@ from pipeline.localcloud import metadata
 from pipeline.localcloud.authority import Authority
 from pipeline.localcloud.metadata import InstanceView, MetadataServer
 from pipeline.spec import ProductGuard
-from tests.harden.samples import DEBIAN, spec, text_of
+from tests.harden.samples import DEBIAN, INSTANCE, spec, text_of
 
 CODE, OTHER_CODE = "abcdefghijklmnopqrstuvwxy", "zyxwvutsrqponmlkjihgfedcb"
-VIEW = InstanceView(
-    instance_id="i-0123456789abcdef0",
-    image_id="ami-0123456789abcdef0",
-    account_id="123456789012",
-    region="eu-central-1",
-    zone="eu-central-1a",
-    instance_type="t3.small",
-    private_address="172.31.0.10",
-    mac="02:00:00:00:00:10",
-    product_codes=(CODE,),
-    tokens_required=True,
-)
+VIEW = replace(INSTANCE, product_codes=(CODE,))
 
 
 class Machine:
