@@ -1,13 +1,13 @@
 """The recipe: how a base image becomes a proved, registered, shared image. Read `run_recipe` first."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.attest import sign_build
 from pipeline.attest_keys import open_signer
 from pipeline.aws.session import Session
-from pipeline.aws.tags import Tags, new_build_id
+from pipeline.aws.tags import LIFETIME, Tags, new_build_id
 from pipeline.errors import AssayError
 from pipeline.interruption import interruptible
 from pipeline.journal import Journal
@@ -24,9 +24,6 @@ from pipeline.stages.prove import prove_live, prove_sealed
 from pipeline.stages.release import keep, release
 from pipeline.stages.scrub import scrub
 from pipeline.stages.seal import seal
-
-LIFETIME = timedelta(hours=6)
-"""What a build leaves behind when it is killed may be swept after this time."""
 
 
 def run_recipe(context: Context) -> None:

@@ -1,12 +1,12 @@
 """The recipe that releases a build's image again, after the spec's `share` or `release` changed or a release failed."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.aws import images
 from pipeline.aws.session import Session
-from pipeline.aws.tags import Tags
+from pipeline.aws.tags import LIFETIME, Tags
 from pipeline.errors import ReleaseFailed
 from pipeline.interruption import interruptible
 from pipeline.journal import Journal
@@ -16,11 +16,7 @@ from pipeline.publish.sharing import describe_changes, product_code_result, read
 from pipeline.publish.status import RegionStatus, release_status
 from pipeline.report.evidence import Evidence, Image, Result, Status
 from pipeline.report.evidence_folder import read_report, reasons_unproved
-from pipeline.spec import Release as ReleaseOptions
 from pipeline.spec import Spec
-
-LIFETIME = timedelta(hours=6)
-"""A copy that a killed release leaves behind, not proved yet, may be swept after this time."""
 
 
 def share_build(session: Session, spec: Spec, folder: Path, *, dry_run: bool = False) -> Iterator[str]:
@@ -38,7 +34,7 @@ def share_build(session: Session, spec: Spec, folder: Path, *, dry_run: bool = F
     changes = describe_changes(current, wanted_sharing(spec.share, image.snapshot_ids))
     yield f"{image.image_id} {image.name} in {image.region}"
     yield from (f"  {'would ' if dry_run else ''}{line}" for line in changes or ("nothing to change",))
-    further = spec.release != ReleaseOptions()
+    further = spec.release.goes_further
     if dry_run and further:
         yield from (f"  {one.describe()}" for one in release_status(session, spec, image.image_id))
     if not dry_run and (changes or further):

@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pipeline.aws.session import Session, cloud_errors
@@ -19,6 +19,9 @@ OWNER = "assay:owner"
 EXPIRES = "assay:expires"
 NAME = "assay:name"
 """The name that is derived from the build id: how a thing is found again when the answer to its creation was lost."""
+
+LIFETIME = timedelta(hours=6)
+"""What a build or a release leaves behind when it is killed may be swept after this time."""
 
 NEVER = "never"
 """The expiry of what a build is for: an image and its snapshots after the commit."""

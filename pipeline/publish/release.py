@@ -85,7 +85,7 @@ class Release:
             self.record(copies.require_same_blocks(place, self.proved))
             if self.spec.release.copies_on_failure == "keep":
                 copies.keep_copy(place, self.journal)
-        if self.spec.release != type(self.spec.release)():
+        if self.spec.release.goes_further:
             self.record(copies.set_attributes(place, home, self.spec))
         codes = sharing.product_code_result(there, place.image.image_id, self.spec.share.product_codes)
         self.record(codes)

@@ -384,11 +384,16 @@ class Release(Part):
     parameter: ParameterName | None = None
     """An SSM parameter of the type aws:ec2:image that holds the image's id, in each region; last but for public."""
     deprecate_after_days: Annotated[int, Field(ge=1, le=3650)] | None = None
-    """The image is deprecated so many days after it was released (A12)."""
+    """The image is deprecated so many days after it was made (A12)."""
     protect: bool = False
     """Protect the image from deregistration (A12)."""
     copies_on_failure: Literal["keep", "remove"] = "keep"
     """What becomes of new copies when the release fails: kept, so that it can be completed, or removed."""
+
+    @property
+    def goes_further(self) -> bool:
+        """Whether anything is named: more than sharing the image where it is."""
+        return self != Release()
 
 
 class Attest(Part):
