@@ -512,6 +512,14 @@ def test_digest_is_of_the_content_and_not_of_the_file(tmp_path: Path) -> None:
     assert spec_digest(load_spec(one)) != spec_digest(load_spec(two))
 
 
+@pytest.mark.parametrize(
+    ("release", "further"),
+    [({}, False), ({"protect": True}, True), ({"regions": ["us-east-1"]}, True), ({"parameter": "/images/web"}, True)],
+)
+def test_a_release_goes_further_than_sharing_where_it_names_anything(release: dict[str, object], further: bool) -> None:
+    assert Spec.model_validate({**VALID, "release": release}).release.goes_further is further
+
+
 def test_image_name_is_rendered() -> None:
     spec = Spec.model_validate({**VALID, "image": {"name": "{name} {build_id} {date}"}})
     assert spec.image_name("b1", date(2025, 11, 2)) == "web b1 20251102"
