@@ -18,6 +18,9 @@ from pipeline.localcloud.guests import Guest, GuestSettings
 from pipeline.localcloud.metadata import InstanceView, MetadataServer
 from pipeline.localcloud.network import AddressPlan, PortProxy, public_port
 
+NO_LOGIN = 255
+"""How ssh ends without a login. A guest that boots restarts its server, or has no key yet: that is asked again."""
+
 USERNET = """Hub -1 (net0):
   Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
   TCP[ESTABLISHED]   22   172.31.0.10    22      172.31.0.1 40022     0     0
@@ -117,26 +120,21 @@ class Machine:
         options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
         port = str(public_port(22, self.proxy.low_ports))
         line = ["ssh", *options.split(), "-i", str(self.key), "-p", port, f"admin@{self.address}", command]
-        self.wait_for_greeting()
-        done = subprocess.run(line, capture_output=True, text=True, timeout=deadline_seconds)
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
-        return done.stdout
+        answers: list[subprocess.CompletedProcess[str]] = []
+
+        def logged_in() -> bool:
+            answers.append(subprocess.run(line, capture_output=True, text=True, timeout=deadline_seconds))
+            return answers[-1].returncode != NO_LOGIN
+
+        wait_until(logged_in, self.guest, deadline_seconds)
+        assert answers[-1].returncode == 0, (command, answers[-1].stdout, answers[-1].stderr)
+        return answers[-1].stdout
 
     def greeting(self, deadline_seconds: float = 30) -> bytes:
         """Return the first bytes of the ssh server, or raise what ended the connection."""
         port = public_port(22, self.proxy.low_ports)
         with socket.create_connection((self.address, port), deadline_seconds) as connection:
             return connection.recv(64)
-
-    def wait_for_greeting(self) -> None:
-        """Wait for an ssh server that speaks: a guest that still boots starts it again, and a slow one is reset."""
-        wait_until(self.greets, self.guest)
-
-    def greets(self) -> bool:
-        try:
-            return self.greeting().startswith(b"SSH-2.0-")
-        except OSError:
-            return False
 
     def wait_for_port(self) -> None:
         wait_until(lambda: 22 in self.proxy.open_ports(), self.guest)
