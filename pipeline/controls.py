@@ -7,7 +7,7 @@ list cannot say more than the code does; what a spec switches off is in it too.
 import ast
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pipeline.report.evidence import Layer
 PIPELINE = Path(__file__).parent
 CHECKS = PIPELINE.parent / "checks"
 STEP_ROOMS = ("harden", "scrub")
+STEP_LAYERS = frozenset({Layer.HARDENED, Layer.SCRUBBED})
 PROOF_ROOMS = {
     "stages": (Layer.FRESH_BOOT, Layer.AWS),
     "verify": (Layer.FRESH_BOOT,),
@@ -24,7 +25,7 @@ PROOF_ROOMS = {
     "publish": (Layer.AWS,),
     "audit": (Layer.AWS,),
 }
-"""What proves something besides the checks, and at which layers."""
+"""What proves something besides the checks, and at which layers, where the function itself names none."""
 COLUMNS = ("control", "what", "layers", "set by", "proved by", "sources")
 
 
@@ -74,7 +75,11 @@ class Trace:
 def trace_controls(pipeline: Path = PIPELINE, checks: Path = CHECKS) -> tuple[Trace, ...]:
     """Return what serves each control, in the catalogue's order."""
     steps = dict(_collect(pipeline, STEP_ROOMS))
-    proofs = dict(_collect(pipeline, tuple(PROOF_ROOMS)))
+    proofs = {
+        f"{room}/{path.stem}": find_claims(path, layers)
+        for room, layers in PROOF_ROOMS.items()
+        for path in sorted((pipeline / room).glob("*.py"))
+    }
     marked: dict[str, list[Proof]] = {}
     for path in sorted(checks.glob("test_*.py")):
         for identity, check in find_checks(path):
@@ -82,12 +87,15 @@ def trace_controls(pipeline: Path = PIPELINE, checks: Path = CHECKS) -> tuple[Tr
     return tuple(
         Trace(
             control,
-            steps=tuple(name for name, found in steps.items() if control.identity in found),
+            steps=tuple(
+                [name for name, found in steps.items() if control.identity in found]
+                + [name for name, found in proofs.items() if found.get(control.identity, set()) & STEP_LAYERS]
+            ),
             checks=tuple(marked.get(control.identity, ())),
             proofs=tuple(
-                Proof(name, PROOF_ROOMS[name.split("/")[0]])
+                Proof(name, tuple(layer for layer in Layer if layer in found[control.identity] - STEP_LAYERS))
                 for name, found in proofs.items()
-                if control.identity in found
+                if found.get(control.identity, set()) - STEP_LAYERS
             ),
         )
         for control in CATALOGUE.values()
@@ -102,8 +110,32 @@ def _collect(pipeline: Path, rooms: tuple[str, ...]) -> Iterator[tuple[str, set[
 
 def find_controls(path: Path) -> set[str]:
     """Return the ids of controls that stand in a module as values; what only its comments and texts say is none."""
-    constants = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+    return _controls_in(ast.parse(path.read_text()))
+
+
+def find_claims(path: Path, layers: Iterable[Layer]) -> dict[str, set[Layer]]:
+    """Return for each control of a module at which layers it serves it.
+
+    These are the layers that the same function names, as `Layer.LIVE`; where it names none, the given ones.
+    """
+    claims: dict[str, set[Layer]] = {}
+    for part in ast.parse(path.read_text()).body:
+        for control in _controls_in(part):
+            claims.setdefault(control, set()).update(_layers_in(part) or layers)
+    return claims
+
+
+def _controls_in(part: ast.AST) -> set[str]:
+    constants = (node.value for node in ast.walk(part) if isinstance(node, ast.Constant))
     return {value for value in constants if isinstance(value, str) and value in CATALOGUE}
+
+
+def _layers_in(part: ast.AST) -> set[Layer]:
+    return {
+        Layer[node.attr]
+        for node in ast.walk(part)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "Layer" and node.attr in Layer.__members__
+    }
 
 
 def find_checks(path: Path) -> Iterator[tuple[str, Proof]]:

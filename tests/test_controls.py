@@ -5,29 +5,35 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.controls import CHECKS, COLUMNS, Proof, as_json, find_checks, find_controls, legend, trace_controls
+from pipeline.controls import (
+    CHECKS,
+    COLUMNS,
+    Proof,
+    as_json,
+    find_checks,
+    find_claims,
+    find_controls,
+    legend,
+    trace_controls,
+)
 from pipeline.report.catalogue import CATALOGUE, SOURCES
 from pipeline.report.evidence import Layer
 
 TRACES = {trace.control.identity: trace for trace in trace_controls()}
 OPEN = {
-    "H08": {"a proof at live"},
     "H19": {"a proof at fresh boot", "a proof at AWS"},
-    "H22": {"a step", "a proof at AWS"},
-    "H26": {"a proof at live"},
-    "H28": {"a step"},
-    "H31": {"a proof at AWS"},
+    "H22": {"a step"},
     "H32": {"a step", "a proof at fresh boot"},
     "S10": {"a proof at live", "a proof at raw"},
     "S15": {"a proof at fresh boot"},
     "S16": {"a proof at fresh boot"},
     "S20": {"a proof at fresh boot"},
-    "S22": {"a proof at live", "a proof at raw"},
+    "S22": {"a proof at live", "a proof at fresh boot"},
     "S23": {"a step", "a proof at live", "a proof at fresh boot", "a proof at raw"},
     **{identity: {"a proof at raw"} for identity in ("V02", "V03", "V04", "V05", "V06", "V07", "V08")},
     **{identity: {"a proof at live", "a proof at fresh boot", "a proof at raw"} for identity in ("V09", "V10")},
     "R06": {"a proof at raw"},
-    **{identity: {"a proof at AWS"} for identity in ("A13", "A14", "A21", "A22")},
+    **{identity: {"a proof at AWS"} for identity in ("A13", "A14", "A22")},
 }
 """What the catalogue demands and no step or check names yet."""
 
@@ -92,3 +98,24 @@ def test_control_that_nothing_serves_is_missing_everything(tmp_path: Path) -> No
     traces = {trace.control.identity: trace for trace in trace_controls(tmp_path, tmp_path / "checks")}
     assert traces["S01"].missing == ("a step", "a proof at live", "a proof at fresh boot", "a proof at raw")
     assert "missing: a step" in traces["S01"].row()[4]
+
+
+def test_claim_is_of_the_layers_that_its_function_names(tmp_path: Path) -> None:
+    module = tmp_path / "launch.py"
+    module.write_text(
+        'ROW = ("H24",)\n'
+        'def a() -> object:\n    return Result(controls=("H26",), layer=Layer.LIVE)\n'
+        'def b() -> object:\n    return Result(controls=("H28", "H26"), layer=Layer.HARDENED)\n'
+        'def c() -> object:\n    return compare("H27", "the layer is elsewhere")\n'
+    )
+    assert find_claims(module, (Layer.AWS,)) == {
+        "H24": {Layer.AWS},
+        "H26": {Layer.LIVE, Layer.HARDENED},
+        "H28": {Layer.HARDENED},
+        "H27": {Layer.AWS},
+    }
+
+
+def test_stage_that_serves_a_control_while_hardening_is_a_step() -> None:
+    assert TRACES["H28"].steps == ("stages/launch_proof",)
+    assert [proof.layers for proof in TRACES["H26"].proofs] == [(Layer.LIVE,)]

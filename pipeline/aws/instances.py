@@ -1,5 +1,6 @@
 """Instances: launched with IMDSv2 required and everything tagged, watched, stopped, terminated."""
 
+import base64
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class Instance:
     hop_limit: int
     security_group_ids: tuple[str, ...]
     product_codes: tuple[str, ...]
+    instance_profile: str
+    """The profile that gives it a role; empty without one."""
     tags: dict[str, str]
 
 
@@ -189,6 +192,13 @@ def describe_instance(session: Session, instance_id: str) -> Instance:
     return read_instance(found)
 
 
+def read_user_data(session: Session, instance_id: str) -> str:
+    """Return the user-data that the cloud keeps for an instance; nothing where it has none. Raises CloudFailed."""
+    with cloud_errors(instance_id, session.region):
+        answer = session.client("ec2").describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
+    return base64.b64decode(answer.get("UserData", {}).get("Value", "")).decode("utf-8", "replace")
+
+
 def find_instances(session: Session, name: str) -> tuple[Instance, ...]:
     """Return the instances that bear a name of a build and are not ended."""
     filters: list[FilterTypeDef] = [
@@ -226,6 +236,7 @@ def read_instance(found: "InstanceTypeDef") -> Instance:
         hop_limit=metadata.get("HttpPutResponseHopLimit", 0),
         security_group_ids=tuple(group["GroupId"] for group in found.get("SecurityGroups", [])),
         product_codes=tuple(code["ProductCodeId"] for code in found.get("ProductCodes", [])),
+        instance_profile=found.get("IamInstanceProfile", {}).get("Arn", ""),
         tags=read_tags(found.get("Tags")),
     )
 

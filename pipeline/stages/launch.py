@@ -13,9 +13,11 @@ from pipeline.guest.facts import Facts, gather_facts
 from pipeline.guest.shell import Shell
 from pipeline.preflight import look_ahead, require_ready
 from pipeline.report.evidence import BaseImage
+from pipeline.residue.secrets import AwsSession, build_secrets
 from pipeline.spec import Spec
 from pipeline.stages.context import Context
 from pipeline.stages.guests import Door, Guest, boot_guest, make_key, open_door
+from pipeline.stages.launch_proof import prove_host_key, prove_own_key, prove_what_it_was_given
 
 IDENTITY = "cat /etc/machine-id /proc/sys/kernel/random/boot_id"
 
@@ -62,8 +64,20 @@ def launch(context: Context) -> Launched:
         context.spec.ssh.user,
         once_running=lambda instance: taken.append(snapshot_fresh_volume(context, instance)),
     )
+    record_launch(context, guest)
     machine_id, boot_id = read_identity(guest.shell)
     return Launched(guest, base, door, taken[0], gather_facts(guest.shell), machine_id, boot_id)
+
+
+def record_launch(context: Context, guest: Guest) -> None:
+    """Record what the launch proves: the keys on both sides, and that the guest was given no secret (A21, H22)."""
+    key_file = context.spec.ssh.key_file
+    context.recorder.add(prove_own_key(key_file), prove_host_key(guest))
+    secrets = build_secrets(
+        private_keys={"the build's key": guest.key_pair.private_openssh.reveal},
+        aws_sessions=[AwsSession(*context.session.credentials)] if context.session.credentials else [],
+    )
+    context.recorder.add(*prove_what_it_was_given(context, guest, secrets))
 
 
 def ask_ahead(context: Context, base: images.Image) -> None:

@@ -137,10 +137,11 @@ def register_as(spec: Spec, base: Image, image_name: str, snapshot_id: str) -> R
 
 
 def attribute_results(image: Image, base: Image, spec: Spec) -> Iterator[Result]:
-    """Compare what the image says of itself with what was asked for (A08, A12)."""
+    """Compare what the image says of itself with what was asked for (A08, A12, H31)."""
     wanted_imds = "v2.0" if spec.image.imds == "v2.0" else ""
     wanted_disks = {base.root_device_name, *(disk.device_name for disk in spec.image.block_devices)}
     found_disks = {disk.device_name for disk in image.block_devices}
+    codes, carried = sorted(spec.share.product_codes), sorted(image.product_codes)
     unencrypted = [disk.device_name for disk in image.block_devices if not disk.encrypted]
     comparisons = (
         ("A12", "every launch requires IMDSv2", wanted_imds, image.imds),
@@ -153,6 +154,11 @@ def attribute_results(image: Image, base: Image, spec: Spec) -> Iterator[Result]
         ("A08", "the description is set", spec.image.description, image.description),
         ("A10", "nobody else may launch it yet", False, image.public),
         *([("A12", "every disk is encrypted", [], unencrypted)] if spec.image.encryption else []),
+        *(
+            [("H31", "it carries the codes that its guard asks for", codes, carried)]
+            if spec.harden.product_guard
+            else []
+        ),
     )
     for control, title, wanted, found in comparisons:
         yield Result(

@@ -7,7 +7,7 @@ import pytest
 from pipeline.aws.images import BlockDevice as FoundDisk
 from pipeline.aws.images import Image
 from pipeline.report.evidence import Status
-from pipeline.spec import BaseImage, BlockDevice, Spec
+from pipeline.spec import BaseImage, BlockDevice, Harden, ProductGuard, Share, Spec
 from pipeline.spec import Image as WantedImage
 from pipeline.stages.seal import attribute_results, register_as
 
@@ -75,6 +75,19 @@ def test_each_wrong_attribute_fails_its_own_result_and_no_other(difference, titl
 
 def test_an_unencrypted_disk_fails_where_the_spec_wants_encryption():
     assert failures(MADE, spec(encryption={"kms_key_id": "alias/images"})) == ["every disk is encrypted"]
+
+
+def test_an_image_without_the_codes_that_its_guard_asks_for_fails():
+    code = "abcdefghijklmnopqrstuvwxy"
+    guarded = spec().model_copy(
+        update={
+            "harden": Harden(product_guard=ProductGuard(services=("web.service",))),
+            "share": Share(product_codes=(code,)),
+        }
+    )
+
+    assert failures(MADE, guarded) == ["it carries the codes that its guard asks for"]
+    assert failures(replace(MADE, product_codes=(code,)), guarded) == []
 
 
 def test_registration_is_as_the_base_image_but_for_what_the_spec_says():
