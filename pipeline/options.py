@@ -92,4 +92,5 @@ def open_cloud(spec: "Spec", start_local_cloud: Callable[[], dict[str, str]]) ->
         endpoint_url=environment["AWS_ENDPOINT_URL"],
         access_key=environment["AWS_ACCESS_KEY_ID"],
         secret_key=environment["AWS_SECRET_ACCESS_KEY"],
+        low_port_shift=int(environment["ASSAY_LOW_PORT_SHIFT"]),
     )

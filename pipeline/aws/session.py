@@ -77,6 +77,7 @@ HINTS = {
     "InvalidAMIName.Duplicate": "another image has this name: change image.name in the spec",
     "OperationNotPermitted": "an account setting or a protection forbids this: see the message",
 }
+FIRST_HIGH_PORT = 1024
 CONNECTION_CODE = "NoConnection"
 """Our own code for a call that got no answer at all: it may or may not have happened."""
 
@@ -84,9 +85,12 @@ CONNECTION_CODE = "NoConnection"
 class Session:
     """One caller in one region. Clients are made once for each service and shared between threads."""
 
-    def __init__(self, source: "boto3.Session", region: str, endpoint_url: str | None = None) -> None:
+    def __init__(
+        self, source: "boto3.Session", region: str, endpoint_url: str | None = None, low_port_shift: int = 0
+    ) -> None:
         self.region = region
         self.endpoint_url = endpoint_url
+        self.low_port_shift = low_port_shift
         self._source = source
         self._clients: dict[tuple[str, bool], Any] = {}
         self._lock = threading.Lock()
@@ -156,7 +160,16 @@ class Session:
 
     def in_region(self, region: str) -> "Session":
         """Return the same caller in another region."""
-        return self if region == self.region else Session(self._source, region, self.endpoint_url)
+        if region == self.region:
+            return self
+        return Session(self._source, region, self.endpoint_url, self.low_port_shift)
+
+    def port_outside(self, port: int) -> int:
+        """Return at which port of its public address an instance's port answers.
+
+        It is the same one, but on a local cloud that may not bind low ports: there, 22 is 10022.
+        """
+        return port + self.low_port_shift if port < FIRST_HIGH_PORT else port
 
     def as_role(self, arn: str, session_name: str = "assay") -> "Session":
         """Return a session of a role (one hour); CredentialsRefused or CloudFailed when it may not be assumed."""
@@ -168,6 +181,7 @@ class Session:
             access_key=granted["AccessKeyId"],
             secret_key=granted["SecretAccessKey"],
             session_token=granted["SessionToken"],
+            low_port_shift=self.low_port_shift,
         )
 
 
@@ -178,10 +192,12 @@ def open_session(
     access_key: str | None = None,
     secret_key: str | None = None,
     session_token: str | None = None,
+    low_port_shift: int = 0,
 ) -> Session:
     """Return a session after asking the cloud who calls.
 
-    Credentials that are not given come from where every AWS tool looks for them. Raises CredentialsRefused when there
+    Credentials that are not given come from where every AWS tool looks for them. `low_port_shift` is how far the cloud
+    moves the ports of instances below 1024 (see `Session.port_outside`). Raises CredentialsRefused when there
     are none, when they are not accepted, or when no cloud answers for the region.
     """
     import boto3
@@ -195,7 +211,7 @@ def open_session(
             profile_name=profile,
             region_name=region,
         )
-        session = Session(source, region, endpoint_url)
+        session = Session(source, region, endpoint_url, low_port_shift)
         _ = session.caller
     except BotoCoreError as error:
         raise CredentialsRefused(first_line(str(error)), region=region) from error

@@ -2,3 +2,4 @@
 
 DEFAULT_PORT = 4966
 """On loopback, where it is free."""
+SSH_PORT = 22

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.localcloud import DEFAULT_PORT
+from pipeline.localcloud import DEFAULT_PORT, SSH_PORT
 from pipeline.localcloud.accounts import BUILDER_ACCOUNT, SECRET, access_key
 
 START_SECONDS = 1800.0
@@ -73,8 +73,8 @@ def ask(home: Path, method: str, name: str) -> dict[str, Any] | None:
     return {**server, **(found or {})}
 
 
-def environment(url: str) -> dict[str, str]:
-    """Return the variables with which any AWS client uses this cloud."""
+def environment(url: str, ssh_port: int) -> dict[str, str]:
+    """Return the variables with which any AWS client uses this cloud, and Assay finds the low ports of its guests."""
     return {
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": access_key(BUILDER_ACCOUNT),
@@ -82,6 +82,7 @@ def environment(url: str) -> dict[str, str]:
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "ASSAY_LOW_PORT_SHIFT": str(ssh_port - SSH_PORT),
     }
 
 
@@ -93,7 +94,7 @@ def start(home: Path, options: argparse.Namespace) -> int:
             if is_held(home / "server.lock"):
                 raise Failed(f"a process of the local cloud in {home} runs but does not answer: `stop` ends it")
             status = spawn(home, options)
-    variables = environment(status["url"])
+    variables = environment(status["url"], status["ssh_port"])
     if options.json:
         print(json.dumps({"environment": variables, **status}))
     else:

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from pipeline.localcloud import backend, control_plane
+from pipeline.localcloud import SSH_PORT, backend, control_plane
 from pipeline.localcloud.cloud import Cloud
 from pipeline.localcloud.ebs import BlockRequest, BlockService, action_of
 from pipeline.localcloud.faults import Fault, FaultRefused, Strike
@@ -170,7 +170,7 @@ class Application:
             low_ports = may_bind_low_ports()
             return {
                 "home": str(self.cloud.home),
-                "ssh_port": public_port(22, low_ports),
+                "ssh_port": public_port(SSH_PORT, low_ports),
                 "egress": self.cloud.machines.egress,
                 "identity_certificate": str(self.cloud.machines.authority.certificate_path),
                 **control_plane.inventory(),

@@ -118,7 +118,7 @@ def reach_guest(context: Context, instance: Instance, launch: Launch, key_pair: 
     """Return the guest once it lets us in and has finished booting."""
     context.recorder.progress("waiting for its host key on the console")
     host_keys = wait_for_host_keys(context, instance)
-    connector = DirectConnector(address_of(context, instance), context.spec.ssh.port)
+    connector = DirectConnector(address_of(context, instance), context.session.port_outside(context.spec.ssh.port))
     context.recorder.progress(f"waiting for ssh on {connector.address}")
     shell = connect(
         connector,

@@ -154,3 +154,10 @@ def test_a_refused_caller_is_an_error_of_its_own(session, stub):
     with pytest.raises(CredentialsRefused, match="ExpiredToken") as caught:
         _ = session.account_id
     assert "AKIDEXAMPLE" not in caught.value.describe()
+
+
+def test_a_cloud_without_low_ports_serves_them_higher_up(session, monkeypatch):
+    assert session.port_outside(22) == 22
+    monkeypatch.setattr(session, "low_port_shift", 10_000)
+    assert [session.port_outside(port) for port in (22, 1023, 1024, 2222)] == [10_022, 11_023, 1024, 2222]
+    assert session.in_region("us-east-1").port_outside(22) == 10_022

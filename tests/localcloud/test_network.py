@@ -40,6 +40,14 @@ def test_low_ports_move_up_where_they_are_not_ours() -> None:
     ]
 
 
+@pytest.mark.loopback
+def test_a_port_that_this_machine_serves_itself_is_not_a_guest_s() -> None:
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        assert not network.may_bind_low_ports(port)
+    assert network.may_bind_low_ports(port)
+
+
 def test_two_plans_never_have_the_same_address() -> None:
     first, second = AddressPlan(), AddressPlan()
     address = first.take()
