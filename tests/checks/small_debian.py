@@ -6,6 +6,7 @@ with one fault each.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -132,17 +133,19 @@ def make_debian() -> Path:
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(" ".join((*PACKAGES, *MIRRORS)).encode()).hexdigest()[:12]
     root = caches / "assay" / "tests" / f"debian-{digest}"
-    if not root.exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root.parent) as draft:
-            subprocess.run(
-                [
-                    *("mmdebstrap", "--quiet", "--variant=minbase", '--aptopt=APT::Install-Recommends "false"'),
-                    *(f"--include={','.join(PACKAGES)}", "bookworm", f"{draft}/root", *MIRRORS),
-                ],
-                check=True,
-            )
-            Path(draft, "root").rename(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with root.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run of the tests may be making it
+        if not root.exists():
+            with tempfile.TemporaryDirectory(dir=root.parent) as draft:
+                subprocess.run(
+                    [
+                        *("mmdebstrap", "--quiet", "--variant=minbase", '--aptopt=APT::Install-Recommends "false"'),
+                        *(f"--include={','.join(PACKAGES)}", "bookworm", f"{draft}/root", *MIRRORS),
+                    ],
+                    check=True,
+                )
+                Path(draft, "root").rename(root)
     return root
 
 

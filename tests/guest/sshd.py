@@ -18,7 +18,7 @@ import pytest
 from pipeline.guest.keys import KeyPair, make_key_pair
 from pipeline.guest.shell import DirectConnector
 
-START_SECONDS = 30
+START_SECONDS = 120
 
 
 class Sshd:

@@ -33,7 +33,7 @@ from pipeline.guest.step import Script, Secret, Step
 
 SECRETS = ("it's a 'secret' $HOME `id`", "line one secret\nline two secret", "--no-option", "a\\b\tc d")
 SHELLS = ("dash", "busybox ash", "bash")
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 300
 
 
 @pytest.fixture(params=SHELLS)

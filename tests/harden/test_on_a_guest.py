@@ -62,7 +62,7 @@ systemctl --no-reload enable web.service
 cloud-init status --wait >/dev/null
 """
 """A service that runs as root, as many come."""
-BOOT_SECONDS = 300
+BOOT_SECONDS = 900
 
 
 @dataclass

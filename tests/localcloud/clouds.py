@@ -59,7 +59,7 @@ def running(home: Path) -> Iterator[LocalCloud]:
         started.stop()
 
 
-def wait_for(ask: Callable[[], Any], wanted: object, deadline_seconds: float = 10.0) -> None:
+def wait_for(ask: Callable[[], Any], wanted: object, deadline_seconds: float = 120.0) -> None:
     """Wait until the answer is the wanted one."""
     deadline = time.monotonic() + deadline_seconds
     while (found := ask()) != wanted:

@@ -116,7 +116,7 @@ class Machine:
         self.started = time.monotonic()
         self.guest.start()
 
-    def ssh(self, command: str, deadline_seconds: float = 120) -> str:
+    def ssh(self, command: str, deadline_seconds: float = 600) -> str:
         options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
         port = str(public_port(22, self.proxy.low_ports))
         line = ["ssh", *options.split(), "-i", str(self.key), "-p", port, f"admin@{self.address}", command]
@@ -146,7 +146,7 @@ class Machine:
         self.addresses.release(self.address)
 
 
-def wait_until(condition: Callable[[], bool], guest: Guest, deadline_seconds: float = 300) -> None:
+def wait_until(condition: Callable[[], bool], guest: Guest, deadline_seconds: float = 900) -> None:
     deadline = time.monotonic() + deadline_seconds
     while not condition():
         assert guest.running and time.monotonic() < deadline, guest.console()[-3000:].decode(errors="replace")
