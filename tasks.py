@@ -277,7 +277,7 @@ def scan(
     json: bool = False,
     sarif: str = "",
 ) -> None:
-    """Search every block of a disk for keys, credentials, histories and logs; nothing is launched."""
+    """Search every block of a disk for keys, credentials, histories, logs and back doors; nothing is launched."""
     with errors_explained():
         from pipeline import scan as scanning
         from pipeline.files import write_atomically
@@ -287,13 +287,15 @@ def scan(
 
         console = Console(quiet=json)
         line = console.start_stage("scan")
+        read = load_spec(ROOT / spec)
         reports = scanning.scan(
             image,
             ami,
             snapshot,
-            lambda: open_cloud(load_spec(ROOT / spec), start_local_cloud),
+            lambda: open_cloud(read, start_local_cloud),
             lambda text, done, total: console.progress(line, text, done, total),
             changed,
+            read,
         )
         console.pause()
         if sarif:

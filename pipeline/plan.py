@@ -11,9 +11,9 @@ from pipeline.aws.images import Image
 from pipeline.aws.session import Session
 from pipeline.aws.tags import Tags, new_build_id
 from pipeline.base_lock import lock_path, read_lock
-from pipeline.guest.facts import COMMANDS, Account, Facts
 from pipeline.guest.program import compile_program
 from pipeline.harden import harden_steps
+from pipeline.harden.assumed_guest import assume_facts
 from pipeline.preflight import look_ahead
 from pipeline.scrub import power_off_command, scrub_steps
 from pipeline.spec import Harden, Spec, spec_digest
@@ -22,14 +22,6 @@ from pipeline.stages.launch import find_base
 
 BUILD_ID = "BUILD-ID"
 RECIPE = "launch → harden → scrub → prove live → seal → prove raw and fresh boot → keep → release"
-KNOWN = {
-    "debian-12": ("debian", "debian", "12", "bookworm", (9, 2)),
-    "debian-13": ("debian", "debian", "13", "trixie", (10, 0)),
-    "ubuntu": ("debian", "ubuntu", "24.04", "noble", (9, 6)),
-    "al2023": ("redhat", "amzn", "2023", "", (8, 7)),
-    "amazon": ("redhat", "amzn", "2023", "", (8, 7)),
-}
-"""What a plan assumes of a guest that nobody has asked yet, by a word in the base image's name."""
 
 
 @dataclass(frozen=True)
@@ -174,35 +166,3 @@ def describe_release(spec: Spec) -> tuple[str, ...]:
         *(["protected from deregistration"] if release.protect else []),
         *([f"its id in the parameter {release.parameter}"] if release.parameter else []),
     ) or ("nowhere else",)
-
-
-def assume_facts(spec: Spec) -> Facts:
-    """Return what a guest of the spec's base image is probably like."""
-    base = spec.base_image
-    hint = f"{base.filter.name if base.filter else base.parameter or ''} {spec.name}"
-    known = next((facts for word, facts in KNOWN.items() if word in hint), KNOWN["debian-12"])
-    family, distribution, version, codename, sshd_version = known
-    return Facts(
-        family="redhat" if family == "redhat" else "debian",
-        distribution=distribution,
-        version=version,
-        codename=codename,
-        pretty_name=f"{distribution} {version}, OpenSSH {sshd_version[0]}.{sshd_version[1]}",
-        architecture="aarch64" if spec.image.architecture == "arm64" else "x86_64",
-        kernel="",
-        kernels=(),
-        sshd_path="/usr/sbin/sshd",
-        sshd_version=sshd_version,
-        users=(
-            Account("root", 0, 0, "root", "/root", "/bin/bash"),
-            Account(spec.ssh.user, 1000, 1000, "", f"/home/{spec.ssh.user}", "/bin/bash"),
-        ),
-        groups=(),
-        has_systemd=True,
-        cloud_init="assumed",
-        default_user=spec.ssh.user,
-        package_manager="dnf" if family == "redhat" else "apt",
-        file_systems=(),
-        swaps=(),
-        commands=frozenset(COMMANDS.split()) - {"dnf" if family == "debian" else "apt-get"},
-    )

@@ -7,31 +7,47 @@ from pipeline.aws import images
 from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.session import Session
 from pipeline.errors import SpecInvalid
+from pipeline.harden.assumed_guest import assume_facts
 from pipeline.report.sarif import Examined, render_sarif
 from pipeline.residue.proof import Progress
 from pipeline.residue.scan import ScanReport, scan_image, scan_source
+from pipeline.residue.sift import Allowed
+from pipeline.spec import Spec
+from pipeline.stages.prove import allowed_by, written_by
 
 
 def scan(
-    image: str, ami: str, snapshot: str, open_session: Callable[[], Session], progress: Progress, changed: str = ""
+    image: str,
+    ami: str,
+    snapshot: str,
+    open_session: Callable[[], Session],
+    progress: Progress,
+    changed: str = "",
+    spec: Spec | None = None,
 ) -> dict[str, ScanReport]:
     """Search exactly one of a file, an AMI, or a snapshot, and return a report for each disk, by its name.
 
     With `changed`, the id of an earlier snapshot of the same volume, only the blocks of `snapshot` that differ from it
-    are read. Raises SpecInvalid unless exactly one is named, CloudFailed when the cloud refuses.
+    are read. What the spec waives, its users' keys, and what its hardening writes are no findings. Raises SpecInvalid
+    unless exactly one is named, CloudFailed when the cloud refuses.
     """
     if sum(map(bool, (image, ami, snapshot))) != 1:
         raise SpecInvalid("nothing to scan, or too much", hint="name one of --image FILE, --ami ID, --snapshot ID")
     if changed and not snapshot:
         raise SpecInvalid("only snapshots have changed blocks", hint="name --snapshot ID beside --changed ID")
+    allowed = allowed_by(spec) if spec else Allowed()
+    written = written_by(assume_facts(spec), spec) if spec else frozenset()
     if image:
-        return {image: scan_image(Path(image), progress)}
+        return {image: scan_image(Path(image), progress, allowed, written=written)}
     session = open_session()
     if changed:
         since, whole = SnapshotBlocks(session, snapshot, since=changed), SnapshotBlocks(session, snapshot)
-        return {snapshot: scan_source(since, progress=progress, whole=whole)}
+        return {snapshot: scan_source(since, progress=progress, allowed=allowed, whole=whole)}
     snapshot_ids = images.describe_image(session, ami).snapshot_ids if ami else (snapshot,)
-    return {found: scan_source(SnapshotBlocks(session, found), progress=progress) for found in snapshot_ids}
+    return {
+        found: scan_source(SnapshotBlocks(session, found), progress=progress, allowed=allowed, written=written)
+        for found in snapshot_ids
+    }
 
 
 def describe(name: str, report: ScanReport) -> list[str]:

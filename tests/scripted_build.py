@@ -21,8 +21,8 @@ from pipeline.aws.tags import Tags
 from pipeline.build import conclude, run_recipe
 from pipeline.guest.program import Outcome, Program, StepResult
 from pipeline.guest.root_shell import Output
+from pipeline.harden.assumed_guest import assume_facts
 from pipeline.journal import Journal
-from pipeline.plan import assume_facts
 from pipeline.recorder import Recorder
 from pipeline.report.console import Console
 from pipeline.report.evidence import Layer, Result, Status

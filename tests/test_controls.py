@@ -30,8 +30,8 @@ OPEN = {
     "S20": {"a proof at fresh boot"},
     "S22": {"a proof at live", "a proof at fresh boot"},
     "S23": {"a step", "a proof at live", "a proof at fresh boot", "a proof at raw"},
-    **{identity: {"a proof at raw"} for identity in ("V02", "V03", "V04", "V05", "V06", "V07", "V08")},
-    **{identity: {"a proof at live", "a proof at fresh boot", "a proof at raw"} for identity in ("V09", "V10")},
+    "V09": {"a proof at live", "a proof at fresh boot"},
+    "V10": {"a proof at live", "a proof at fresh boot", "a proof at raw"},
     "R06": {"a proof at raw"},
     **{identity: {"a proof at AWS"} for identity in ("A13", "A14", "A22")},
 }

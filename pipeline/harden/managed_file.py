@@ -1,7 +1,11 @@
 """A file whose whole content is ours: how a step tests it, and how it is written."""
 
+import re
+import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pipeline.guest.step import Step, reveal
 from pipeline.guest.variables import assign
 
 
@@ -43,3 +47,13 @@ umask 022
 chmod "$mode" "$new"
 mv -f "$new" "$file"
 """
+
+WRITTEN = re.compile(rf"^file=(.*?)\ncontent=(.*?)\nmode=(.*?)\n{re.escape(WRITE)}", re.DOTALL | re.MULTILINE)
+
+
+def written_files(steps: Iterable[Step]) -> Iterator[ManagedFile]:
+    """Yield every file that steps write as a whole, as their actions say it themselves."""
+    for step in steps:
+        for values in WRITTEN.findall(reveal(step.action)):
+            path, content, mode = ("".join(shlex.split(value)) for value in values)
+            yield ManagedFile(path, content, mode)

@@ -132,6 +132,7 @@ class Spool:
         self._source = source
         self.size_bytes = source.size_bytes
         self.block_size = source.block_size
+        self.identity = getattr(source, "identity", "")
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the spool
         self._kept: set[int] = set()
 

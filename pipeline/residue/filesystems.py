@@ -10,7 +10,7 @@ import stat
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.residue.blocks import BlockSource
 SECTOR = 512
 CACHED_BLOCKS = 12
 EXT_JOURNAL_INODE = 8
+CAPABILITIES = "security.capability"
 
 
 class SourceFile(io.RawIOBase):
@@ -102,6 +103,10 @@ class Entry:
     size: int
     mode: int
     extents: tuple[Extent, ...] = ()
+    target: str = ""
+    """Where a symbolic link points."""
+    capabilities: bytes = b""
+    """The rights of a program that is not set-user-id, as the kernel keeps them (capabilities(7))."""
 
     @property
     def is_directory(self) -> bool:
@@ -112,6 +117,16 @@ class Entry:
     def is_file(self) -> bool:
         """Whether it is a regular file."""
         return stat.S_ISREG(self.mode)
+
+    @property
+    def is_link(self) -> bool:
+        """Whether it is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it is a regular file that somebody may execute."""
+        return self.is_file and bool(self.mode & 0o111)
 
     @property
     def is_fragmented(self) -> bool:
@@ -129,6 +144,8 @@ class FileSystem:
     kind: str
     file: SourceFile
     volume: Any = field(repr=False)
+    unread: list[str] = field(default_factory=list)
+    """The folders with an entry that could not be read. Known when `entries` was asked for."""
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
@@ -137,7 +154,7 @@ class FileSystem:
         if root is None:
             raise OSError("it has no root directory")
         place = xfs_place(self.file) if self.kind == "xfs" else lambda physical: physical
-        return (*walk(root, place), *self._journal())
+        return (*walk(root, place, self.unread), *self._journal())
 
     @cached_property
     def _runs(self) -> list[tuple[int, int, Entry, int]]:
@@ -192,8 +209,12 @@ class FileSystem:
             yield xfs_log(self.file)
 
 
-def walk(root: Any, place: Callable[[int], int]) -> Iterator[Entry]:  # noqa: ANN401 - the libraries have no types
-    """Yield every entry below a directory. What cannot be read is left out: it is found raw, as nobody's."""
+def walk(
+    root: Any,  # noqa: ANN401 - the libraries have no types
+    place: Callable[[int], int],
+    unread: list[str],
+) -> Iterator[Entry]:
+    """Yield every entry below a directory. What cannot be read is left out, and its folder noted in `unread`."""
     waiting = [("", root)]
     yield entry_of(root, "/", place)
     while waiting:
@@ -203,6 +224,7 @@ def walk(root: Any, place: Callable[[int], int]) -> Iterator[Entry]:  # noqa: AN
                 child = directory.get_sub_file_entry(number)
                 entry = entry_of(child, f"{path}/{child.get_name()}", place)
             except OSError:
+                unread.append(path or "/")
                 continue
             yield entry
             if entry.is_directory:
@@ -211,7 +233,13 @@ def walk(root: Any, place: Callable[[int], int]) -> Iterator[Entry]:  # noqa: AN
 
 def entry_of(node: Any, path: str, place: Callable[[int], int]) -> Entry:  # noqa: ANN401
     """Return a library's file entry as a value."""
-    return Entry(path, node.get_inode_number(), node.get_size(), node.get_file_mode(), tuple(extents_of(node, place)))
+    mode = node.get_file_mode()
+    entry = Entry(path, node.get_inode_number(), node.get_size(), mode, tuple(extents_of(node, place)))
+    if entry.is_link:
+        return replace(entry, target=node.get_symbolic_link_target() or "")
+    if entry.is_program and node.has_extended_attribute_by_name(CAPABILITIES):
+        return replace(entry, capabilities=node.get_extended_attribute_by_name(CAPABILITIES).read(64))
+    return entry
 
 
 def extents_of(node: Any, place: Callable[[int], int]) -> Iterator[Extent]:  # noqa: ANN401

@@ -92,6 +92,9 @@ class Locator:
                 file_system = open_file_system(self.file, partition)
                 if file_system:
                     file_system.entries  # noqa: B018 - reads them: a damaged one fails here
+                    self.problems += [
+                        f"{partition.name}: an entry of {folder} cannot be read" for folder in file_system.unread[:5]
+                    ]
                 self._opened[partition.start] = file_system
             except (OSError, RuntimeError, AssayError, ValueError) as problem:
                 self.problems.append(f"{partition.name} ({partition.content}) cannot be read: {first_line(problem)}")

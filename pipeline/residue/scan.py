@@ -7,7 +7,10 @@ from pathlib import Path
 
 from pipeline.errors import ProofFailed, ResidueFound
 from pipeline.report.evidence import Finding, Result
-from pipeline.residue.blocks import BlockSource, open_image
+from pipeline.residue.back_doors import prove_back_doors
+from pipeline.residue.blocks import BlockSource, Spool, open_image
+from pipeline.residue.locate import Locator
+from pipeline.residue.origin import Written
 from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import Progress, prove_raw
 from pipeline.residue.secrets import BuildSecret
@@ -42,10 +45,21 @@ def scan_source(
     allowed: Allowed | None = None,
     state: Path | None = None,
     whole: BlockSource | None = None,
+    written: Written = frozenset(),
 ) -> ScanReport:
-    """Search a disk for the patterns, and for secrets where there are any, as `prove_raw` does."""
+    """Search a disk for the patterns, and for secrets where there are any, as `prove_raw` does, and for back doors.
+
+    `written` is what a build wrote itself. Where only the changed blocks are read (`whole`), back doors are not looked
+    for: they are a matter of all files.
+    """
     started = time.monotonic()
-    results, findings, digest = prove_raw(source, secrets, PATTERNS, progress, allowed, state, whole)
+    with Spool(source) as spool:
+        near = source if getattr(source, "is_local", False) else spool
+        results, findings, digest = prove_raw(near, secrets, PATTERNS, progress, allowed, state, whole)
+        if whole is None:
+            progress("holding files against their packages", source.size_bytes, source.size_bytes)
+            more_results, more_findings = prove_back_doors(Locator(near), allowed or Allowed(), written)
+            results, findings = (*results, *more_results), (*findings, *more_findings)
     return ScanReport(results, findings, digest, source.size_bytes, time.monotonic() - started)
 
 
@@ -54,7 +68,8 @@ def scan_image(
     progress: Progress = lambda text, done, total: None,
     allowed: Allowed | None = None,
     state: Path | None = None,
+    written: Written = frozenset(),
 ) -> ScanReport:
     """Search an image file, raw or qcow2. Raises SpecInvalid when there is none, BlockUnreadable when it is damaged."""
     with open_image(path) as image:
-        return scan_source(image, (), progress, allowed, state)
+        return scan_source(image, (), progress, allowed, state, written=written)

@@ -1,54 +1,119 @@
 """What a package database vouches for byte by byte. Files are never trusted by their path: plants hide in paths."""
 
 import hashlib
+from collections.abc import Iterator
 from functools import cache, cached_property
+from typing import Protocol
 
-from pipeline.residue.filesystems import Entry, FileSystem
+from pipeline.residue import rpm
+from pipeline.residue.filesystems import Entry
 
 MERGED = ("bin/", "sbin/", "lib/", "lib32/", "lib64/", "libx32/")
 """Folders that are links into /usr: packages may still name files by them."""
+DPKG = "/var/lib/dpkg/"
+ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
+"""By the digits of a digest."""
+
+
+class Files(Protocol):
+    """A file system, or a system of several."""
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Everything that has a path."""
+
+    def read(self, entry: Entry) -> Iterator[bytes]:
+        """Yield the content of a file in pieces."""
 
 
 class PackageDatabase:
-    """The hashes of dpkg, read from the image itself: of the files of packages, configuration included."""
+    """The hashes of dpkg or rpm, read from the image itself: of the files of packages, configuration included."""
 
-    def __init__(self, file_system: FileSystem) -> None:
-        self._file_system = file_system
-        self._verdicts: dict[str, bool] = {}
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._digests: dict[tuple[str, str], str] = {}
+        self.configuration: set[str] = set()
+        """Paths, as in `hashes`, of files that are meant to be changed."""
+        self.modes: dict[str, int] = {}
+        """The modes that packages give to files; dpkg keeps none."""
 
     @cached_property
     def hashes(self) -> dict[str, set[str]]:
-        """The MD5 digests that packages give for each path, without its leading slash."""
+        """The digests that packages give for each path, without its leading slash."""
         hashes: dict[str, set[str]] = {}
-        for entry in self._file_system.entries:
-            if entry.path.startswith("/var/lib/dpkg/info/") and entry.path.endswith(".md5sums"):
+        for entry in self._files.entries:
+            if entry.path.startswith(f"{DPKG}info/") and entry.path.endswith(".md5sums"):
                 for line in self._text(entry).splitlines():
                     digest, _, path = line.partition("  ")
-                    hashes.setdefault(in_usr(path), set()).add(digest)
-            elif entry.path == "/var/lib/dpkg/status":
+                    if len(digest) == 32:
+                        hashes.setdefault(in_usr(path), set()).add(digest)
+            elif entry.path == f"{DPKG}status":
                 for line in self._text(entry).splitlines():
                     words = line.split(" ")
-                    if line.startswith(" /") and len(words) == 3 and len(words[2]) == 32:
-                        hashes.setdefault(in_usr(words[1][1:]), set()).add(words[2])
+                    if line.startswith(" /") and len(words) >= 3 and len(words[2]) == 32:
+                        path = in_usr(words[1][1:])
+                        self.configuration.add(path)
+                        hashes.setdefault(path, set()).add(words[2])
+            elif entry.path in rpm.DATABASES and entry.is_file:
+                self._take_rpm(hashes, entry)
+        for path, other in self._diversions():
+            hashes.setdefault(other, set()).update(hashes.get(path, ()))
         return hashes
+
+    @cached_property
+    def contents(self) -> frozenset[str]:
+        """Every digest that some package gives."""
+        return frozenset(digest for digests in self.hashes.values() for digest in digests)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a database that names files."""
+        return bool(self.hashes)
+
+    def names(self, entry: Entry) -> bool:
+        """Say whether some package has a file at this path, with a digest."""
+        return in_usr(entry.path[1:]) in self.hashes
 
     def vouches_for(self, entry: Entry) -> bool:
         """Say whether a file is, byte by byte, what a package put there."""
-        if entry.path not in self._verdicts:
-            known = self.hashes.get(in_usr(entry.path[1:]))
-            self._verdicts[entry.path] = bool(known) and self._digest(entry) in known  # type: ignore[operator]
-        return self._verdicts[entry.path]
+        known = self.hashes.get(in_usr(entry.path[1:]), ())
+        return any(self._digest(entry, ALGORITHMS[len(digest)]) == digest for digest in known)
 
-    def _digest(self, entry: Entry) -> str:
-        """Return the MD5 of a file: the hash that packages carry."""
-        digest = hashlib.md5(usedforsecurity=False)
-        for piece in self._file_system.read(entry):
-            digest.update(piece)
-        return digest.hexdigest()
+    def repeats(self, entry: Entry) -> bool:
+        """Say whether a file has the content of some package's file: packages copy what they bring."""
+        algorithms = {ALGORITHMS[len(digest)] for digest in self.contents}
+        return any(self._digest(entry, algorithm) in self.contents for algorithm in algorithms)
+
+    def _take_rpm(self, hashes: dict[str, set[str]], entry: Entry) -> None:
+        for file in rpm.read_files(b"".join(self._files.read(entry))):
+            path = in_usr(file.path[1:])
+            self.modes[path] = file.mode
+            if file.is_configuration:
+                self.configuration.add(path)
+            if len(file.digest) in ALGORITHMS:
+                hashes.setdefault(path, set()).add(file.digest)
+
+    def _diversions(self) -> Iterator[tuple[str, str]]:
+        """Yield where a package's file lies instead of where the package has it (dpkg-divert(1))."""
+        for entry in self._files.entries:
+            if entry.path == f"{DPKG}diversions":
+                lines = self._text(entry).splitlines()
+                pairs = zip(lines[::3], lines[1::3], strict=False)
+                yield from ((in_usr(path[1:]), in_usr(other[1:])) for path, other in pairs)
+
+    def _digest(self, entry: Entry, algorithm: str) -> str:
+        """Return the digest of a file, which is read once."""
+        key = (entry.path, algorithm)
+        if key not in self._digests:
+            digest = hashlib.new(algorithm, usedforsecurity=False)
+            for piece in self._files.read(entry):
+                digest.update(piece)
+            self._digests[key] = digest.hexdigest()
+        return self._digests[key]
 
     def _text(self, entry: Entry) -> str:
         """Return a small file of the database as text."""
-        return b"".join(self._file_system.read(entry)).decode("utf-8", "replace")
+        return b"".join(self._files.read(entry)).decode("utf-8", "replace")
 
 
 @cache

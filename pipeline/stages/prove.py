@@ -11,10 +11,17 @@ from pipeline.aws.images import Image
 from pipeline.aws.instances import Launch
 from pipeline.aws.session import Session
 from pipeline.errors import ProofFailed, ResidueFound, SpecInvalid
+from pipeline.guest.facts import Facts
 from pipeline.guest.keys import KeyPair, load_key_file
 from pipeline.guest.shell import DirectConnector, can_log_in
+from pipeline.harden import harden_steps
+from pipeline.harden.assumed_guest import assume_facts
+from pipeline.harden.managed_file import written_files
 from pipeline.report.evidence import Finding, Layer, Result, Status
+from pipeline.residue.back_doors import prove_back_doors
 from pipeline.residue.blocks import Spool
+from pipeline.residue.locate import Locator
+from pipeline.residue.origin import Written, digest_of
 from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw as search_blocks
 from pipeline.residue.secrets import AwsSession, BuildSecret, build_secrets
@@ -82,22 +89,27 @@ def prove_raw(context: Context, sealed: Sealed) -> str:
     with context.recorder.stage("raw"):
         rewritten = is_rewritten(context.spec, sealed.launched)
         secrets = secrets_of_build(context.session, sealed.launched)
-        return search_snapshot(context, sealed.root_snapshot_id, secrets, rewritten)
+        written = written_by(sealed.launched.facts, context.spec)
+        return search_snapshot(context, sealed.root_snapshot_id, written, secrets, rewritten)
 
 
 def prove_foreign_blocks(context: Context, image: Image) -> None:
     """Search every snapshot of an image of somebody else for what no image may hold, and record what is found."""
     for snapshot_id in image.snapshot_ids:
         with context.recorder.stage(snapshot_id):
-            search_snapshot(context, snapshot_id, ())
+            search_snapshot(context, snapshot_id, written_by(assume_facts(context.spec), context.spec))
 
 
 def search_snapshot(
-    context: Context, snapshot_id: str, secrets: tuple[BuildSecret, ...], rewritten: bool = False
+    context: Context,
+    snapshot_id: str,
+    written: Written,
+    secrets: tuple[BuildSecret, ...] = (),
+    rewritten: bool = False,
 ) -> str:
-    """Search a snapshot for secrets and for every pattern, record what is found, and return the blocks' digest.
+    """Search a snapshot for secrets, every pattern and back doors, record what is found, return the blocks' digest.
 
-    Of a rewritten one, free space must hold zeros too.
+    `written` is what the build itself wrote. Of a rewritten snapshot, free space must hold zeros too.
     """
     with Spool(SnapshotBlocks(context.session, snapshot_id)) as spool:
         results, findings, digest = search_blocks(
@@ -107,8 +119,10 @@ def search_snapshot(
             progress=context.recorder.progress,
             allowed=allowed_by(context.spec),
         )
-        context.recorder.add(*results, *([prove_free_space(spool)] if rewritten else []))
-    context.recorder.find(*findings)
+        context.recorder.progress("holding files against their packages")
+        more_results, more_findings = prove_back_doors(Locator(spool), allowed_by(context.spec), written)
+        context.recorder.add(*results, *more_results, *([prove_free_space(spool)] if rewritten else []))
+    context.recorder.find(*findings, *more_findings)
     context.recorder.pin(snapshot_id, digest)
     return digest
 
@@ -116,6 +130,11 @@ def search_snapshot(
 def allowed_by(spec: Spec) -> Allowed:
     """Return what the spec lets stay on the blocks: the keys of its users, and what it waives with a reason."""
     return Allowed(waivers=spec.scrub.waivers, public_keys=tuple(key for user in spec.users for key in user.keys))
+
+
+def written_by(facts: Facts, spec: Spec) -> Written:
+    """Return every file that hardening a guest as a spec says writes as a whole, by its path and its content."""
+    return frozenset((file.path, digest_of(file.content.encode())) for file in written_files(harden_steps(facts, spec)))
 
 
 def prove_boot(context: Context, image: Image, door: Door, launched: Launched | None) -> None:

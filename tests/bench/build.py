@@ -22,7 +22,7 @@ from pipeline.errors import AssayError
 from pipeline.guest.environment import PRELUDE
 from pipeline.guest.step import Step, reveal
 from pipeline.harden import harden_steps
-from pipeline.plan import assume_facts
+from pipeline.harden.assumed_guest import assume_facts
 from pipeline.report.render import failed_results, parse_json
 from pipeline.scrub import scrub_steps
 from pipeline.spec import load_spec

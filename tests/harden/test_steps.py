@@ -4,9 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.harden import harden_steps, sshd, updates
-from pipeline.harden.managed_file import ManagedFile
+from pipeline.guest.step import Step
+from pipeline.harden import harden_steps, sshd, updates, users
+from pipeline.harden.managed_file import ManagedFile, written_files
 from pipeline.spec import SshdOptions, UpdatesOptions
 from tests.harden.samples import AMAZON, DEBIAN, KEY, spec, text_of
 
@@ -160,3 +163,15 @@ def test_a_managed_file_is_quoted_and_never_half_written() -> None:
     file = ManagedFile("/etc/a b", "it's $HOME\n", "600")
     assert "content='it'\"'\"'s $HOME\n'" in file.test
     assert 'mv -f "$new" "$file"' in file.action
+
+
+def test_what_steps_write_is_read_back_from_them() -> None:
+    files = list(written_files(harden_steps(DEBIAN, spec())))
+    assert users.SUDO_AUDIT in files
+    assert "/etc/systemd/system/assay-root-password.service" in {file.path for file in files}
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_a_written_file_is_read_back_whatever_it_holds(content: str) -> None:
+    file = ManagedFile("/etc/a file", content, "440")
+    assert list(written_files([Step("users", ("H10",), "write", f"true\n{file.action}true\n")])) == [file]

@@ -10,6 +10,23 @@ FSTAB
 echo localhost > "$root/etc/hostname"
 mkdir -p "$root/boot/efi"
 
+# What the overlay adds to the initial RAM disk is code: as a package's, it is in the database of packages.
+package=$root/tmp/assay-initramfs
+mkdir -p "$package/DEBIAN"
+(cd "$root" && cp -p --parents etc/initramfs-tools/scripts/*/udev "$package")
+(cd "$package" && md5sum etc/initramfs-tools/scripts/*/udev > DEBIAN/md5sums)
+cat > "$package/DEBIAN/control" <<CONTROL
+Package: assay-initramfs
+Version: 1
+Architecture: all
+Maintainer: Assay <assay@localhost>
+Description: initial RAM disk without udev
+ The scripts with which the local cloud's images find their root file system.
+CONTROL
+chroot "$root" dpkg-deb --build /tmp/assay-initramfs /tmp/assay-initramfs.deb > /dev/null
+chroot "$root" dpkg --install /tmp/assay-initramfs.deb
+rm -r "$package" "$root/tmp/assay-initramfs.deb"
+
 # Debian's own initramfs was made before the overlay came.
 chroot "$root" update-initramfs -u -k all
 
