@@ -96,6 +96,7 @@ def script_the_guest(session: Session, spec: Spec) -> None:
     put("prove", "write_sbom", lambda *_: None)
     put("prove", "prove_fresh_boot", lambda *_, **__: passed(Layer.FRESH_BOOT))
     put("prove", "search_blocks", lambda *_, **__: (passed(Layer.RAW), (), "00"))
+    put("prove", "prove_back_doors", lambda *_, **__: (passed(Layer.RAW), ()))
 
 
 def build(session: Session, folder: Path, line: int, moment: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pipeline.errors import AssayError
 from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue import kernel, packages, privilege, startup, trust, users
+from pipeline.residue.difference import doubts
 from pipeline.residue.locate import Locator, first_line
 from pipeline.residue.origin import Doubt, Origin, Written
 from pipeline.residue.rules import fingerprint_of
@@ -13,7 +14,10 @@ from pipeline.residue.system import System, find_systems
 
 Subject = Callable[[Origin], Iterator[Doubt]]
 
-SUBJECTS: tuple[tuple[str, tuple[str, ...], str, Subject], ...] = (
+Row = tuple[str, tuple[str, ...], str, Subject]
+"""Where it is proved, which controls, in which words, and by what."""
+
+SUBJECTS: tuple[Row, ...] = (
     ("residue/users", ("V02", "H14"), "no second root, no open account, no unexplained grant", users.doubts),
     ("residue/privilege", ("V03",), "set-user-id programs and capabilities are packages'", privilege.doubts),
     ("residue/startup", ("V04",), "what runs by itself is a package's or the spec's", startup.doubts),
@@ -31,21 +35,24 @@ SUBJECTS: tuple[tuple[str, tuple[str, ...], str, Subject], ...] = (
     ),
     ("residue/kernel", ("V09",), "kernels, modules, RAM disks and boot loaders are packages'", kernel.doubts),
 )
-"""Where it is proved, which controls, in which words, and by what."""
 
 
 def prove_back_doors(
-    locator: Locator, allowed: Allowed, written: Written = frozenset()
+    locator: Locator, allowed: Allowed, written: Written = frozenset(), base: Locator | None = None
 ) -> tuple[tuple[Result, ...], tuple[Finding, ...]]:
-    """Return results and findings for every system on a disk. `written` is what the build itself wrote.
+    """Return results and findings for every system on a disk.
 
-    A disk without a system has no back door: not applicable. Where files or the package database cannot be read, the
-    result is `unreachable`. Raises nothing.
+    `written` is what the build itself wrote, `base` the disk as it was before: V10 is proved where it is given. A disk
+    without a system has no back door: not applicable. Where files or the package database cannot be read, the result
+    is `unreachable`. Raises nothing.
     """
     results: list[Result] = []
     findings: list[Finding] = []
     systems, problem = read_systems(locator)
-    for source, controls, title, subject in SUBJECTS:
+    before, base_problem = read_systems(base) if base else ((), "")
+    if systems and base and not before:
+        problem = f"there is no system on the base image; {base_problem}"
+    for source, controls, title, subject in (*SUBJECTS, *compared_with(before, allowed)):
         status, detail = Status.NOT_APPLICABLE, "there is no operating system on the disk"
         if systems:
             status, detail, found = examine([Origin(system, written) for system in systems], subject, allowed)
@@ -56,6 +63,15 @@ def prove_back_doors(
             Result(controls=controls, layer=Layer.RAW, status=status, title=title, source=source, detail=detail)
         )
     return tuple(results), tuple(findings)
+
+
+def compared_with(before: Sequence[System], allowed: Allowed) -> tuple[Row, ...]:
+    """Return the subject that compares with the base image; none where there is nothing to compare with."""
+    title = "every difference to the base image is the spec's, a package's, or what a build changes"
+    return tuple(
+        ("residue/difference", ("V10",), title, lambda origin, base=base: doubts(origin, base, allowed.kept_files))
+        for base in before[:1]
+    )
 
 
 def read_systems(locator: Locator) -> tuple[Sequence[System], str]:

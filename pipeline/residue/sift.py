@@ -29,6 +29,8 @@ class Allowed:
     waivers: tuple[Waiver, ...] = ()
     public_keys: tuple[str, ...] = ()
     """Lines of the keys of the spec's users: their being on the image is what it is for."""
+    kept_files: tuple[str, ...] = ()
+    """Files and folders that the spec says stay: its own."""
     today: datetime.date = field(default_factory=datetime.date.today)
 
     def allows(self, match: Match) -> bool:

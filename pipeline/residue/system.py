@@ -68,6 +68,10 @@ class System:
         entry = self.find(path)
         return self.content(entry).decode("utf-8", "replace") if entry and entry.is_file else ""
 
+    def entry(self, path: str) -> Entry | None:
+        """Return what lies at a path itself, a symbolic link too, or None."""
+        return self._entries.get(path)
+
     def find(self, path: str) -> Entry | None:
         """Return what a path leads to, over symbolic links, or None."""
         return self._entries.get(self.resolve(path) or "")

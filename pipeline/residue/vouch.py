@@ -61,6 +61,15 @@ class PackageDatabase:
         return hashes
 
     @cached_property
+    def paths(self) -> frozenset[str]:
+        """Every path that some package has, links and folders too, as in `hashes`."""
+        paths = set(self.hashes) | self.modes.keys()
+        for entry in self._files.entries:
+            if entry.path.startswith(f"{DPKG}info/") and entry.path.endswith(".list"):
+                paths.update(in_usr(line[1:]) for line in self._text(entry).splitlines())
+        return frozenset(paths)
+
+    @cached_property
     def contents(self) -> frozenset[str]:
         """Every digest that some package gives."""
         return frozenset(digest for digests in self.hashes.values() for digest in digests)
@@ -73,6 +82,10 @@ class PackageDatabase:
     def names(self, entry: Entry) -> bool:
         """Say whether some package has a file at this path, with a digest."""
         return in_usr(entry.path[1:]) in self.hashes
+
+    def lists(self, entry: Entry) -> bool:
+        """Say whether some package has anything at this path: a file, a link or a folder."""
+        return in_usr(entry.path[1:]) in self.paths
 
     def vouches_for(self, entry: Entry) -> bool:
         """Say whether a file is, byte by byte, what a package put there."""

@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.aws import snapshots
 from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.images import Image
 from pipeline.aws.instances import Launch
@@ -90,7 +92,8 @@ def prove_raw(context: Context, sealed: Sealed) -> str:
         rewritten = is_rewritten(context.spec, sealed.launched)
         secrets = secrets_of_build(context.session, sealed.launched)
         written = written_by(sealed.launched.facts, context.spec)
-        return search_snapshot(context, sealed.root_snapshot_id, written, secrets, rewritten)
+        base_id = sealed.launched.fresh_snapshot_id
+        return search_snapshot(context, sealed.root_snapshot_id, written, secrets, rewritten, base_id)
 
 
 def prove_foreign_blocks(context: Context, image: Image) -> None:
@@ -106,12 +109,15 @@ def search_snapshot(
     written: Written,
     secrets: tuple[BuildSecret, ...] = (),
     rewritten: bool = False,
+    base_id: str = "",
 ) -> str:
     """Search a snapshot for secrets, every pattern and back doors, record what is found, return the blocks' digest.
 
-    `written` is what the build itself wrote. Of a rewritten snapshot, free space must hold zeros too.
+    `written` is what the build itself wrote. Of a rewritten snapshot, free space must hold zeros too. With `base_id`,
+    the snapshot of the volume before the build changed it, every difference must be explained.
     """
-    with Spool(SnapshotBlocks(context.session, snapshot_id)) as spool:
+    with ExitStack() as spools:
+        spool = spools.enter_context(Spool(SnapshotBlocks(context.session, snapshot_id)))
         results, findings, digest = search_blocks(
             spool,
             secrets,
@@ -120,16 +126,27 @@ def search_snapshot(
             allowed=allowed_by(context.spec),
         )
         context.recorder.progress("holding files against their packages")
-        more_results, more_findings = prove_back_doors(Locator(spool), allowed_by(context.spec), written)
+        base = open_base(context, base_id, spools) if base_id else None
+        more_results, more_findings = prove_back_doors(Locator(spool), allowed_by(context.spec), written, base)
         context.recorder.add(*results, *more_results, *([prove_free_space(spool)] if rewritten else []))
     context.recorder.find(*findings, *more_findings)
     context.recorder.pin(snapshot_id, digest)
     return digest
 
 
+def open_base(context: Context, base_id: str, spools: ExitStack) -> Locator:
+    """Return the disk as it was before the build, once its snapshot is complete."""
+    snapshots.wait_for_snapshot(context.session, base_id, progress=context.recorder.progress)
+    return Locator(spools.enter_context(Spool(SnapshotBlocks(context.session, base_id))))
+
+
 def allowed_by(spec: Spec) -> Allowed:
     """Return what the spec lets stay on the blocks: the keys of its users, and what it waives with a reason."""
-    return Allowed(waivers=spec.scrub.waivers, public_keys=tuple(key for user in spec.users for key in user.keys))
+    return Allowed(
+        waivers=spec.scrub.waivers,
+        public_keys=tuple(key for user in spec.users for key in user.keys),
+        kept_files=spec.scrub.keep_files,
+    )
 
 
 def written_by(facts: Facts, spec: Spec) -> Written:

@@ -297,6 +297,52 @@ def test_paths_are_followed_over_links(tmp_path: Path) -> None:
         assert isinstance(system, System)
 
 
+CHANGES = {
+    "usr/share/tool/data": b"anything\n",
+    "etc/nsswitch.conf": b"passwd: files eve\n",
+    "root/notes": b"to do\n",
+    "home/admin/.profile": b"alias ls=rm\n",
+}
+EXPLAINED = {
+    "etc/passwd": CLEAN["etc/passwd"] + b"alice:x:1001:1001::/home/alice:/bin/bash\n",
+    "etc/sudoers.d/10-ours": CLEAN["etc/sudoers.d/10-ours"],
+    "var/lib/thing/state": b"1",
+    "home/alice/.ssh/authorized_keys": b"ssh-ed25519 AAAA alice\n",
+    "usr/share/base-files/copy": PACKAGED["usr/share/base-files/profile"],
+    "srv/site/index.html": b"kept\n",
+}
+
+
+@pytest.mark.subprocess
+def test_every_change_of_the_base_is_explained_or_found(clean: Path, tmp_path: Path) -> None:
+    changes = tuple(Plant("V10", path, content) for path, content in {**CHANGES, **EXPLAINED}.items())
+    strange_link = Plant("", "usr/bin/wall", b"", link="/srv/site/run")
+    disk = Small(tmp_path, (*changes, strange_link)).make()
+    with RawFile(disk) as source, RawFile(clean) as before:
+        allowed = Allowed(kept_files=("/srv/site",))
+        results, findings = prove_back_doors(Locator(source), allowed, WRITTEN, Locator(before))
+    found = {finding.place for finding in findings if finding.control == "V10"}
+    assert found == {f"file /{path}" for path in (*CHANGES, "usr/bin/wall")}
+    assert results[-1].controls == ("V10",)
+    assert results[-1].status is Status.FAIL
+
+
+@pytest.mark.subprocess
+def test_the_base_itself_has_no_difference(clean: Path) -> None:
+    with RawFile(clean) as source, RawFile(clean) as before:
+        results, findings = prove_back_doors(Locator(source), Allowed(), frozenset(), Locator(before))
+    assert (results[-1].controls, results[-1].status) == (("V10",), Status.PASS)
+    assert {finding.control for finding in findings} == {"V02"}
+
+
+@pytest.mark.subprocess
+def test_a_base_that_cannot_be_read_never_passes(clean: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").write_bytes(b"x" * (1 << 20))
+    with RawFile(clean) as source, RawFile(tmp_path / "nothing") as before:
+        results, _ = prove_back_doors(Locator(source), Allowed(), WRITTEN, Locator(before))
+    assert {result.status for result in results} == {Status.UNREACHABLE}
+
+
 def rpm_header(strings: dict[int, list[str]], numbers: dict[int, list[int]]) -> bytes:
     """A header as rpm's database keeps it."""
     index, data = b"", b""
