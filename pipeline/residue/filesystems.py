@@ -9,7 +9,7 @@ import io
 import stat
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -23,22 +23,48 @@ EXT_JOURNAL_INODE = 8
 CAPABILITIES = "security.capability"
 
 
-class SourceFile(io.RawIOBase):
-    """A range of a disk as a file, as the file system libraries want it. Blocks that were never written are zeros."""
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of a file: where in the file, where on what it lies on, how long, all in bytes."""
 
-    def __init__(self, source: BlockSource, start: int = 0, size: int | None = None) -> None:
+    logical: int
+    physical: int
+    size: int
+
+
+class SourceFile(io.RawIOBase):
+    """Ranges of a disk as a file, as the file system libraries want it. Blocks that were never written are zeros."""
+
+    def __init__(self, source: BlockSource) -> None:
         self._source = source
         self._written = frozenset(source.indices())
         self._cache: OrderedDict[int, bytes] = OrderedDict()
-        self._start = start
-        self._size = source.size_bytes - start if size is None else size
+        self._extents: tuple[Extent, ...] = (Extent(0, 0, source.size_bytes),)
+        self._size = source.size_bytes
         self._position = 0
 
     def part(self, start: int, size: int) -> "SourceFile":
         """Return a range of this file as a file of its own."""
+        return self.joined((Extent(0, start, size),))
+
+    def joined(self, extents: Sequence[Extent]) -> "SourceFile":
+        """Return ranges of this file, which follow each other in that order, as a file of its own."""
         other = SourceFile.__new__(SourceFile)
-        other.__dict__.update(self.__dict__, _start=self._start + start, _size=size, _position=0)
+        pieces = (
+            Extent(extent.logical + piece.logical, piece.physical, piece.size)
+            for extent in extents
+            for piece in self._pieces(extent.physical, extent.size)
+        )
+        size = sum(extent.size for extent in extents)
+        other.__dict__.update(self.__dict__, _extents=tuple(pieces), _size=size, _position=0)
         return other
+
+    def _pieces(self, offset: int, size: int) -> Iterator[Extent]:
+        """Yield where on the disk a range of this file lies; `logical` counts from the range's beginning."""
+        for extent in self._extents:
+            start, end = max(offset, extent.logical), min(offset + size, extent.logical + extent.size)
+            if start < end:
+                yield Extent(start - offset, extent.physical + start - extent.logical, end - start)
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes."""
@@ -48,15 +74,17 @@ class SourceFile(io.RawIOBase):
         return data
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return bytes from a place, cut off at the end of the range."""
+        """Return bytes from a place, cut off at the end of the file."""
         size = max(0, min(size, self._size - offset))
         block_size = self._source.block_size
-        position, end, parts = self._start + offset, self._start + offset + size, []
-        while position < end:
-            index, within = divmod(position, block_size)
-            piece = self._block(index)[within : within + end - position]
-            parts.append(piece)
-            position += len(piece) or size
+        parts = []
+        for run in self._pieces(offset, size):
+            position, end = run.physical, run.physical + run.size
+            while position < end:
+                index, within = divmod(position, block_size)
+                piece = self._block(index)[within : within + end - position]
+                parts.append(piece)
+                position += len(piece) or run.size
         return b"".join(parts)
 
     def _block(self, index: int) -> bytes:
@@ -83,15 +111,6 @@ class SourceFile(io.RawIOBase):
     def get_size(self) -> int:
         """Return the size in bytes, as the libraries ask for it."""
         return self._size
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A run of a file: where in the file, where on the file system, how long, all in bytes."""
-
-    logical: int
-    physical: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,13 +330,35 @@ def xfs_log(file: SourceFile) -> Entry:
 
 @dataclass(frozen=True)
 class Partition:
-    """A range of the disk, in bytes: of the partition table, of nobody, or a partition."""
+    """A range of the disk, in bytes: of the partition table, of nobody, a partition, or a logical volume."""
 
     name: str
     start: int
     size: int
     content: str
-    """`ext` `xfs` `swap` `lvm` `luks` `btrfs` `vfat` `unknown`, or `outside` for what no partition owns."""
+    """`ext` `xfs` `swap` `lvm` `luks` `btrfs` `vfat` `unknown`, `outside` for what no partition owns, or `unowned` for
+    what no logical volume does."""
+    extents: tuple[Extent, ...] = ()
+    """Where a logical volume lies; anything else lies in one piece."""
+
+    @property
+    def runs(self) -> tuple[Extent, ...]:
+        """Where it lies on the disk."""
+        return self.extents or (Extent(0, self.start, self.size),)
+
+    def within(self, offset: int) -> int | None:
+        """Return which place of it an offset of the disk is; none when it lies elsewhere."""
+        for run in self.runs:
+            if run.physical <= offset < run.physical + run.size:
+                return run.logical + offset - run.physical
+        return None
+
+    def offset_of(self, place: int) -> int:
+        """Return the offset on the disk of a place in it. Raises ValueError behind its end."""
+        for run in self.runs:
+            if run.logical <= place < run.logical + run.size:
+                return run.physical + place - run.logical
+        raise ValueError(f"{self.name} has no place {place}")
 
 
 def read_partitions(file: SourceFile) -> list[Partition]:
@@ -378,7 +419,7 @@ def open_file_system(file: SourceFile, partition: Partition) -> FileSystem | Non
         library = importlib.import_module("pyfsxfs")
     else:
         return None
-    part = file.part(partition.start, partition.size)
+    part = file.joined(partition.runs)
     volume = library.volume()
     volume.open_file_object(part)
     return FileSystem(partition.content, part, volume)

@@ -7,10 +7,11 @@ from functools import cached_property
 from pipeline.errors import AssayError
 from pipeline.residue.blocks import BlockSource
 from pipeline.residue.filesystems import Entry, FileSystem, Partition, SourceFile, open_file_system, read_partitions
+from pipeline.residue.lvm import volumes_in
 
 NOT_UNDERSTOOD = {
     "luks": "encrypted data: what it is is not known",
-    "lvm": "logical volumes: they were searched raw, but their files cannot be named",
+    "lvm": "logical volumes that are not understood: they were searched raw, but their files cannot be named",
     "btrfs": "btrfs: it was searched raw, but its files cannot be named, and compressed ones not be seen",
 }
 """What no pass may be given for, and why."""
@@ -57,12 +58,12 @@ class Locator:
     def __init__(self, source: BlockSource) -> None:
         self.file = SourceFile(source)
         self.problems: list[str] = []
-        self._opened: dict[int, FileSystem | None] = {}
+        self._opened: dict[Partition, FileSystem | None] = {}
 
     @cached_property
     def partitions(self) -> list[Partition]:
-        """All ranges of the disk, in order."""
-        return read_partitions(self.file)
+        """All ranges of the disk, in order; logical volumes come last."""
+        return volumes_in(self.file, read_partitions(self.file))
 
     def file_systems(self) -> list[tuple[Partition, FileSystem]]:
         """Return every file system that is understood. What is not, or cannot be read, is in `problems`."""
@@ -71,14 +72,15 @@ class Locator:
 
     def place_of(self, offset: int) -> Place:
         """Return what an offset of the disk is."""
-        holding = [part for part in self.partitions if part.start <= offset < part.start + part.size]
+        holding = [part for part in self.partitions if part.within(offset) is not None]
         if not holding:
             return Place(offset, Space.OUTSIDE, "")
         partition = holding[-1]
         if partition.content == "outside":
             return Place(offset, Space.OUTSIDE, "")
-        if partition.content == "swap":
-            return Place(offset, Space.SWAP, partition.name)
+        if partition.content in ("swap", "unowned"):
+            space = Space.SWAP if partition.content == "swap" else Space.NO_FILE
+            return Place(offset, space, partition.name)
         file_system = self._open(partition)
         if file_system is None:
             return Place(offset, Space.UNKNOWN, f"{partition.name} ({partition.content})")
@@ -86,8 +88,8 @@ class Locator:
 
     def _open(self, partition: Partition) -> FileSystem | None:
         """Return the file system of a partition with its files read, or None; the reason is noted once."""
-        if partition.start not in self._opened:
-            self._opened[partition.start] = None
+        if partition not in self._opened:
+            self._opened[partition] = None
             try:
                 file_system = open_file_system(self.file, partition)
                 if file_system:
@@ -95,19 +97,20 @@ class Locator:
                     self.problems += [
                         f"{partition.name}: an entry of {folder} cannot be read" for folder in file_system.unread[:5]
                     ]
-                self._opened[partition.start] = file_system
+                self._opened[partition] = file_system
             except (OSError, RuntimeError, AssayError, ValueError) as problem:
                 self.problems.append(f"{partition.name} ({partition.content}) cannot be read: {first_line(problem)}")
-            if partition.content in NOT_UNDERSTOOD:
-                self.problems.append(f"{partition.name} holds {NOT_UNDERSTOOD[partition.content]}")
+            kind, _, detail = partition.content.partition(" ")
+            if kind in NOT_UNDERSTOOD:
+                self.problems.append(f"{partition.name} holds {detail or ''} {NOT_UNDERSTOOD[kind]}".replace("  ", " "))
             elif partition.content == "unknown" and partition.size >= SMALL_BYTES:
                 self.problems.append(f"{partition.name} holds nothing that is known: its files cannot be named")
-        return self._opened[partition.start]
+        return self._opened[partition]
 
 
 def place_in(file_system: FileSystem, partition: Partition, offset: int) -> Place:
     """Return what an offset of the disk is to the file system that it lies in."""
-    within = offset - partition.start
+    within = partition.within(offset) or 0
     owner = file_system.owner(within)
     if owner is None:
         free = file_system.is_free(within)

@@ -63,6 +63,8 @@ def plan_rewrite(source: BlockSource) -> Rewrite:
 
 def dead_in(locator: Locator, partition: Partition) -> Dead:
     """Return what is dead in one range of the disk, from its beginning."""
+    if partition.extents:
+        raise DiskNotRewritable(f"{partition.name}: logical volumes are not rewritten")
     if partition.content in ("ext", "xfs"):
         return dead_in_file_system(locator, partition)
     dead = Dead()

@@ -147,7 +147,7 @@ def matches_in_file(
 ) -> Iterator[Match]:
     """Yield the matches in one file, with their places on the disk."""
     label = f"file {entry.path}"
-    stream = Stream(searcher, budget, (label,), partition.start + entry.extents[0].physical)
+    stream = Stream(searcher, budget, (label,), partition.offset_of(entry.extents[0].physical))
     position = 0
     for piece in file_system.read(entry):
         yield from stream.feed(position, piece)

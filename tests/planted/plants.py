@@ -34,8 +34,11 @@ class Plant:
     name: str
     control: str
     where: str
-    """`file:PATH`, `deleted:PATH`, or `free` `slack` `journal` `swap` `lvm` `gap` `end` `join` `fragments` `xattr`."""
+    """`file:PATH`, `deleted:PATH`, `truncated:PATH`, `edited:PATH` as by `sed -i`, or `free` `slack` `journal` `swap`
+    `lvm` (an orphaned volume) `gap` (before the first partition) `end` `join` `fragments` `xattr`."""
     content: bytes
+    mode: int = 0
+    """The file's permissions, where they matter."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +241,8 @@ def plants() -> list[Plant]:
         ),
         Plant("Azure storage", "S06", "free", b"AccountKey=" + base64.b64encode(os.urandom(64)) + b";"),
         Plant("deleted GitHub token", "S07", "deleted:/root/notes.txt", b"token " + github() + b"\n"),
+        Plant("token that was truncated", "S07", "truncated:/opt/app/session", b"token " + github() + b"\n"),
+        Plant("token that sed -i took out", "S07", "edited:/opt/app/deploy.sh", b"#!/bin/sh\n# " + github() + b"\n"),
         Plant("GitHub token before the first partition", "S07", "gap", github()),
         Plant("GitHub token behind the last partition", "S07", "end", github()),
         Plant("GitHub token in gzip", "S07", "file:/var/backups/notes.gz", gz(github())),
