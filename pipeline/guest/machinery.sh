@@ -7,7 +7,7 @@ umask 077
 # Run one function in a subshell, as strict as sh can be; leave its exit status in $status. It must never be called in a
 # condition: sh would then ignore errors inside of it.
 attempt() {
-    ( exec </dev/null >>output 2>&1; cd /; umask 022; trap - HUP; set -eu; "$1" )
+    ( exec </dev/null >>output 2>&1 3>&-; cd /; umask 022; trap - HUP; set -eu; "$1" )
     status=$?
 }
 
@@ -16,6 +16,9 @@ read_clock() { read -r now rest </proc/uptime; }
 
 # Append a record: number, outcome, exit status, begin, end, output. The full stop at the end shows that it is whole.
 record() { printf '%s %s %s %s %s %s .\n' "$1" "$2" "$status" "$began" "$now" "$printed" >>records; }
+
+# Wake the follower: there is something to read. The next step rings for the outcome of the one before it.
+ring() { echo >&3; }
 
 # Leave the end of what the step printed in $printed, as base64; a hyphen when it printed nothing.
 read_output() {
@@ -32,6 +35,7 @@ perform() {
     began=$now
     if [ -n "$halted" ]; then record "$1" skipped; return; fi
     record "$1" began
+    ring
     : >output
     decide "$1" "$3"
     read_output
@@ -68,7 +72,7 @@ run() {
     read -r pid rest </proc/self/stat
     printf '%s\n' "$pid" >runner
     # Whoever started us waits for the end of our standard output: from here on we can be found.
-    exec >>trouble
+    exec >>trouble 4<&-
     recorded=' ' failed=' ' halted=
     while read -r number outcome rest; do
         case "$outcome $rest" in
@@ -78,48 +82,50 @@ run() {
     done <records
     run_steps
     printf 'end .\n' >>records
+    ring
 }
 
-# Is the runner of this folder alive? A process id may have been given away again, so its working folder must match.
-is_running() {
-    [ -s "$1/runner" ] && read -r runner <"$1/runner" && [ "/proc/$runner/cwd" -ef "$1" ]
+# is_alive FOLDER runner|follower. A process id may have been given away again, so its working folder must match.
+is_alive() {
+    [ -s "$1/$2" ] && read -r found <"$1/$2" && [ "/proc/$found/cwd" -ef "$1" ]
 }
 
 # Wait for the runners of other programs, and remove what they left.
 settle_others() {
-    naps=0
     for other in "$assay_state"/*/; do
         other=${other%/}
         if [ ! -d "$other" ] || [ "$other" = "$assay_run" ]; then continue; fi
-        while is_running "$other"; do nap; done
+        while is_alive "$other" runner; do nap; done
         rm -rf "$other"
     done
 }
 
-# Wait a little: short at first, since most programs are, and longer then, to leave the processor to the steps.
-nap() {
-    naps=$((naps + 1))
-    if [ "$naps" -lt 25 ]; then sleep 0.02 2>/dev/null || sleep 1; else sleep 0.1 2>/dev/null || sleep 1; fi
+nap() { sleep 0.1 2>/dev/null || sleep 1; }
+
+# Become the one who hears the bell: a follower whose connection broke may still listen.
+replace_follower() {
+    if is_alive . follower; then kill "$found"; fi
+    while is_alive . follower; do nap; done
+    read -r pid rest </proc/self/stat
+    printf '%s\n' "$pid" >follower
 }
 
-# Print the records as they come, until the end or the death of the runner.
+# Print the records as they come, until the end or the death of the runner. The runner alone holds the other end of the
+# bell: when it dies, the bell is at its end too, and what it wrote before that is read once more.
 follow() {
-    seen='' part='' line='' naps=0
-    while [ "$seen" != end ]; do
-        is_running .
-        dead=$?
+    part='' line='' dead=''
+    while :; do
         while IFS= read -r line; do
             line=$part$line part=
             printf '%s %s\n' "$assay_nonce" "$line" || exit 1
-            if [ "$line" = 'end .' ]; then seen=end; fi
+            if [ "$line" = 'end .' ]; then return; fi
         done
         part=$part$line
-        if [ "$seen" = end ]; then break; fi
-        if [ "$dead" -ne 0 ]; then
+        if [ -n "$dead" ]; then
             printf '%s died %s .\n' "$assay_nonce" "$(tail -c 2000 trouble | base64 -w 0)"
             return
         fi
-        nap
+        read -r rest <&4 || dead=yes
     done <records
 }
 
@@ -127,12 +133,17 @@ main() {
     assay_run=$assay_state/$assay_nonce
     mkdir -p "$assay_run" && cd "$assay_run" || exit 1
     settle_others
-    if ! is_running .; then
+    replace_follower
+    # Open for both directions first: to open one end of a pipe waits for somebody at the other.
+    [ -p bell ] || mkfifo bell || exit 1
+    exec 3<>bell 4<bell
+    if ! is_alive . runner; then
         if ! [ -s records ] || ! grep -qx 'end \.' records; then
             printf '\n' >>records
             started=$(run </dev/null 2>>trouble &)
         fi
     fi
+    exec 3>&-
     follow
     # The reader acknowledges the end; if it cannot, the records stay for the same program to be run again.
     if read -r answer; then

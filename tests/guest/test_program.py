@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def test_the_environment_of_a_step(shell: list[str], tmp_path: Path) -> None:
     (result,) = run(shell, compile_program(steps, str(tmp_path / "state")))
     where, *modes, count, ignored = result.output.splitlines()
     assert where.startswith("/ C /usr/sbin:/usr/bin:/sbin:/bin:") and where.endswith("/root none 0022")
-    assert set(modes) == {"drwx------", "-rw-------"}
+    assert set(modes) == {"drwx------", "-rw-------", "prw-------"}
     assert count == "0"
     assert int(ignored, 16) & (1 << (signal.SIGHUP - 1) | 1 << (signal.SIGPIPE - 1)) == 0
 
@@ -226,6 +227,25 @@ def test_a_dropped_connection_stops_nothing_and_the_same_program_carries_on(shel
     assert [r.outcome for r in results] == ["changed"] * 3
     assert [(tmp_path / name).read_text() for name in ("first", "second", "third")] == ["once\n"] * 3
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.subprocess
+def test_who_reads_anew_takes_the_place_of_a_reader_whose_connection_is_dead(shell: list[str], tmp_path: Path) -> None:
+    gate = f"until [ -e {tmp_path}/gate ]; do sleep 0.1; done"
+    program = compile_program([counted(tmp_path, "first", gate), counted(tmp_path, "second")], str(tmp_path / "state"))
+    with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as stale:
+        assert stale.stdin
+        stale.stdin.write(program.text)
+        stale.stdin.flush()
+        wait_until((tmp_path / "first").exists)
+        with ThreadPoolExecutor() as pool:
+            reading = pool.submit(run, shell, program)
+            try:
+                wait_until(lambda: stale.poll() is not None)
+            finally:
+                stale.kill()
+                (tmp_path / "gate").touch()
+            assert [result.outcome for result in reading.result()] == ["changed"] * 2
 
 
 @pytest.mark.subprocess
