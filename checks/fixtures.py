@@ -90,6 +90,10 @@ rm -r "$folder"
 exit $status
 """
 JOBS = ("/etc/cron.d", "/etc/cron.hourly", "/etc/cron.daily", "/etc/cron.weekly", "/etc/cron.monthly")
+BOOT_SCRIPTS = (
+    *("/etc/initramfs-tools/hooks", "/etc/initramfs-tools/scripts", "/usr/share/initramfs-tools/hooks"),
+    *("/usr/share/initramfs-tools/scripts", "/usr/lib/dracut/modules.d"),
+)
 SIGNERS = ("/etc/apt/trusted.gpg.d", "/etc/apt/keyrings", "/usr/share/keyrings")
 OUTSIDE = "192.0.2.1"
 INSIDE = "127.0.0.1"
@@ -385,7 +389,12 @@ def is_signer(file: File) -> bool:
     return file.kind == "f" and (file.under(*SIGNERS) or file.path == "/etc/apt/trusted.gpg")
 
 
-FROM_PACKAGES: tuple[Kind, ...] = (is_privileged, is_job, is_pam_module, is_signer)
+def is_boot_script(file: File) -> bool:
+    """Return whether it goes into the initramfs, or is run to make it."""
+    return file.kind == "f" and file.under(*BOOT_SCRIPTS)
+
+
+FROM_PACKAGES: tuple[Kind, ...] = (is_privileged, is_job, is_pam_module, is_signer, is_boot_script)
 """The kinds of files that must have come with a package. The database is asked about all of them at once."""
 
 

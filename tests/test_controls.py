@@ -30,7 +30,6 @@ OPEN = {
     "S20": {"a proof at fresh boot"},
     "S22": {"a proof at live", "a proof at fresh boot"},
     "S23": {"a step", "a proof at live", "a proof at fresh boot", "a proof at raw"},
-    "V09": {"a proof at live", "a proof at fresh boot"},
     "V10": {"a proof at live", "a proof at fresh boot"},
     "R06": {"a proof at raw"},
     **{identity: {"a proof at AWS"} for identity in ("A13", "A14", "A22")},

@@ -20,14 +20,19 @@ from pathlib import Path
 from tests.verify.specs import KEY
 
 PACKAGES = (
-    *("ca-certificates", "cloud-init", "cron", "dbus", "iproute2", "kmod", "libpam-modules", "openssh-server"),
-    *("procps", "sudo", "systemd-sysv", "unattended-upgrades"),
+    *("ca-certificates", "cloud-init", "cron", "dbus", "initramfs-tools", "iproute2", "kmod", "libpam-modules"),
+    *("linux-image-cloud-amd64", "openssh-server", "procps", "sudo", "systemd-sysv", "unattended-upgrades", "zstd"),
 )
 MIRRORS = (
     "deb http://deb.debian.org/debian bookworm main",
     "deb http://deb.debian.org/debian bookworm-updates main",
     "deb http://deb.debian.org/debian-security bookworm-security main",
 )
+SMALL_INITRAMFS = (
+    'mkdir -p "$1/etc/initramfs-tools/conf.d"; printf "MODULES=list\\nCOMPRESS=zstd\\n"'
+    ' >"$1/etc/initramfs-tools/conf.d/small.conf"'
+)
+"""A hook of mmdebstrap: the kernel's modules are for plants, not for a boot."""
 SSHD = """
 AllowUsers ada admin
 PasswordAuthentication no
@@ -131,7 +136,7 @@ def missing_here() -> str:
 def make_debian() -> Path:
     """Return the folder of a small Debian, made at the first call."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    digest = hashlib.sha256(" ".join((*PACKAGES, *MIRRORS)).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(" ".join((*PACKAGES, *MIRRORS, SMALL_INITRAMFS)).encode()).hexdigest()[:12]
     root = caches / "assay" / "tests" / f"debian-{digest}"
     root.parent.mkdir(parents=True, exist_ok=True)
     with root.with_suffix(".lock").open("w") as lock:
@@ -141,6 +146,7 @@ def make_debian() -> Path:
                 subprocess.run(
                     [
                         *("mmdebstrap", "--quiet", "--variant=minbase", '--aptopt=APT::Install-Recommends "false"'),
+                        f"--essential-hook={SMALL_INITRAMFS}",
                         *(f"--include={','.join(PACKAGES)}", "bookworm", f"{draft}/root", *MIRRORS),
                     ],
                     check=True,

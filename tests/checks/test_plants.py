@@ -64,8 +64,11 @@ def sshd(line, *checks):
     return plant(line, f"echo '{line}' >$(mktemp /etc/ssh/sshd_config.d/00-bad-XXXXXX.conf)", *checks)
 
 
-OF_THIS_MACHINE = {"listening::only_what_the_spec_allows_listens"}
-"""The small Debian has this machine's network."""
+OF_THIS_MACHINE = {
+    "listening::only_what_the_spec_allows_listens",
+    "modules::loaded_modules_are_those_of_the_kernel",
+}
+"""The small Debian has this machine's network and kernel."""
 NOT_PLANTED = ON_A_GUEST | {
     # only on paid images: tests/test_paid_image.py
     "product_guard::the_certificates_are_the_spec_s",
@@ -74,6 +77,7 @@ NOT_PLANTED = ON_A_GUEST | {
     "launch_user::user_data_is_not_read",
     "updates::dnf_installs_what_it_finds",  # only where dnf is
     "updates::dnf_checks_signatures",
+    "modules::loaded_modules_are_those_of_the_kernel",  # tests/harden/test_on_a_guest.py: it needs a kernel of its own
 }
 
 PLANTS = [
@@ -396,6 +400,30 @@ PLANTS = [
     plant("another sshd", "echo x >>/usr/sbin/sshd", "packages::guards_are_unchanged"),
     plant("a program of somebody's", "cp /bin/true /usr/local/bin/sl", "packages::no_program_outside_of_packages"),
     plant("a program among the spools", "cp /bin/true /var/spool/x", "packages::no_program_in_a_data_folder"),
+    plant("a module", "touch $(echo /usr/lib/modules/*)/kernel/drivers/x.ko", "modules::modules_belong_to_packages"),
+    plant(
+        "another module",
+        "echo x >>$(find /usr/lib/modules -name virtio_blk.ko)",
+        "modules::kernels_are_unchanged",
+    ),
+    plant("no module", "rm $(find /usr/lib/modules -name '*.ko' | tail -n 1)", "modules::kernels_are_unchanged"),
+    plant(
+        "a library for the first process",
+        "cd /run && mkdir early && cd early && mkdir usr && echo x >usr/x.so && find . | cpio -o -H newc --quiet |"
+        " cat - /boot/initrd.img-* >/run/both && cat /run/both >$(echo /boot/initrd.img-*)",
+        "modules::the_initramfs_holds_what_the_system_has",
+    ),
+    plant(
+        "a command of the first process",
+        "cd /run && mkdir -p first/conf && echo 'DPKG_ARCH=amd64; sh' >first/conf/arch.conf && cd first &&"
+        " find . | cpio -o -H newc --quiet >>$(echo /boot/initrd.img-*)",
+        "modules::the_initramfs_holds_what_the_system_has",
+    ),
+    plant(
+        "a script of the first process",
+        "echo x >/etc/initramfs-tools/scripts/init-top/x",
+        "modules::scripts_of_the_initramfs_belong_to_packages",
+    ),
     plant("an authority", "echo x >/usr/local/share/ca-certificates/x.crt", "trust::no_local_authority"),
     plant(
         "an authority in the bundle",

@@ -81,10 +81,10 @@ class Guest:
         """Harden it as a spec says."""
         return list(self.shell.run_program(compile_program(harden_steps(gather_facts(self.shell), wanted))))
 
-    def failing(self, layer: Layer) -> dict[str, str]:
+    def failing(self, layer: Layer, checks: Path | None = None) -> dict[str, str]:
         """Return which checks of the subjects fail, with their reasons."""
-        results = prove([self.root_shell], layer, self.wanted, self.folder, {}, checks=self.folder / "checks")
-        assert len(results) >= len(SUBJECTS)
+        results = prove([self.root_shell], layer, self.wanted, self.folder, {}, checks=checks or self.folder / "checks")
+        assert checks or len(results) >= len(SUBJECTS)
         bad = [result for result in results if result.status not in (Status.PASS, Status.NOT_APPLICABLE)]
         return {"::".join(re.findall(r"test_(.+?)(?:[.]py|$)", one.source)): one.detail for one in bad}
 
@@ -186,6 +186,17 @@ def test_a_violation_is_found_by_its_checks_and_by_no_other(guest: Guest, group:
     expected = {check: one.name for one in group for check in one.checks}
     assert {check: expected[check] for check in expected.keys() - found.keys()} == {}, "these were not found"
     assert {check: found[check] for check in found.keys() - expected.keys()} == {}, "these were not planted"
+
+
+def test_a_loaded_module_without_its_file_is_found(guest: Guest) -> None:
+    """The kernel, its modules and the initramfs of a real boot are the distribution's (V09), until one is not."""
+    checks = CHECKS / "test_modules.py"
+    assert guest.failing(Layer.FRESH_BOOT, checks) == {}
+    hide = "file=$(modinfo -n $(awk 'NR == 1 { print $1 }' /proc/modules)); echo $file >/run/hidden; mv $file /run/x.ko"
+    assert guest.root_shell.run(hide).exit_status == 0
+    found = guest.failing(Layer.FRESH_BOOT, checks)
+    assert guest.root_shell.run("mv /run/x.ko $(cat /run/hidden)").exit_status == 0
+    assert set(found) == {"modules::loaded_modules_are_those_of_the_kernel", "modules::kernels_are_unchanged"}
 
 
 def test_everything_is_as_before(guest: Guest) -> None:
