@@ -114,6 +114,14 @@ class Journal(AbstractContextManager["Journal"]):
             raise ValueError(f"the journal does not know all of {identities}")
         self.mark_kept(*numbers)
 
+    def keep_named(self, name: str, region: str, identity: str) -> None:
+        """Commit a thing that is there under its name, also where only an earlier process meant to make it."""
+        for entry in self._open_entries():
+            if (entry.name, entry.region) == (name, region):
+                if entry.identity is None:
+                    self._change(entry.number, "created", identity=identity)
+                self.mark_kept(entry.number)
+
     def undo(self, identity: str) -> None:
         """Remove one thing before its time, for example the build instance once its image exists. Raises AssayError."""
         number = next(entry.number for entry in self.entries if entry.identity == identity and entry.open)

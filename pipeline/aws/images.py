@@ -73,6 +73,8 @@ class Image:
     tags: dict[str, str]
     protection: str = ""
     """From deregistration: `enabled-…` or `disabled …`."""
+    last_launched: str = ""
+    """When somebody last launched it, as EC2 knows with a day's delay; empty where nobody has."""
 
     @property
     def snapshot_ids(self) -> tuple[str, ...]:
@@ -259,6 +261,12 @@ def deprecate_image(session: Session, image_id: str, moment: datetime) -> None:
         session.client("ec2").enable_image_deprecation(ImageId=image_id, DeprecateAt=moment)
 
 
+def disable_image(session: Session, image_id: str) -> None:
+    """Let nobody launch an image, and take all permissions back; EnableImage lets its owner. Raises CloudFailed."""
+    with cloud_errors(image_id, session.region):
+        session.client("ec2").disable_image(ImageId=image_id)
+
+
 def protect_image(session: Session, image_id: str) -> None:
     """Protect an image from deregistration, without a cooldown (A12). Raises CloudFailed."""
     with cloud_errors(image_id, session.region):
@@ -298,6 +306,22 @@ def find_images(session: Session, name: str) -> tuple[Image, ...]:
             IncludeDisabled=True,
         )
     return tuple(read_image(found) for found in answer["Images"])
+
+
+def built_images(session: Session) -> tuple[Image, ...]:
+    """Return the images of this account that a build made, deprecated and disabled ones too. Raises CloudFailed."""
+    with cloud_errors("the images of builds", session.region):
+        pages = session.client("ec2").get_paginator("describe_images")
+        return tuple(
+            read_image(found)
+            for page in pages.paginate(
+                Owners=["self"],
+                Filters=[{"Name": "tag-key", "Values": [BUILD_ID]}],
+                IncludeDeprecated=True,
+                IncludeDisabled=True,
+            )
+            for found in page["Images"]
+        )
 
 
 def images_called(session: Session, image_name: str) -> tuple[Image, ...]:
@@ -349,6 +373,7 @@ def read_image(found: "ImageTypeDef") -> Image:
         product_codes=tuple(sorted(code["ProductCodeId"] for code in found.get("ProductCodes", []))),
         tags=read_tags(found.get("Tags")),
         protection=found.get("DeregistrationProtection", ""),
+        last_launched=found.get("LastLaunchedTime", ""),
     )
 
 
@@ -392,10 +417,12 @@ def wait_for_image(
 def deregister_image(session: Session, identity: str, *, clock: Clock = CLOCK) -> None:
     """Deregister an image by id, or all that bear a name of a build, with their snapshots; gone is as good.
 
-    Only snapshots of the same account and the same build are deleted: an image may be registered over others'.
-    Raises CloudFailed.
+    One that is protected loses its protection first. Only snapshots of the same account and the same build are deleted:
+    an image may be registered over others'. Raises CloudFailed.
     """
     for image in identified_images(session, identity):
+        if image.protection.startswith("enabled"):
+            unprotect_image(session, image.image_id)
         try:
             with cloud_errors(image.image_id, session.region):
                 session.client("ec2").deregister_image(ImageId=image.image_id)

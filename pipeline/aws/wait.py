@@ -16,6 +16,9 @@ LONGEST_SECONDS = 15.0
 PATIENCE = 6
 """The next look is after a sixth of the time that has passed: a wait is overshot by at most that much."""
 
+CONSISTENT_SECONDS = 60.0
+"""How long an accepted change may stay unseen (EC2's eventual consistency)."""
+
 
 @dataclass(frozen=True)
 class Clock:

@@ -13,12 +13,16 @@ from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.creation import the_only
 from pipeline.aws.images import Image
 from pipeline.aws.session import Session
-from pipeline.aws.tags import NAME, Tags, mark_kept
+from pipeline.aws.tags import NAME, Tags, is_kept, mark_kept
+from pipeline.aws.wait import CLOCK, CONSISTENT_SECONDS, Clock, wait_until
 from pipeline.block_digest import digest_blocks, require_readable
-from pipeline.errors import ReleaseFailed
+from pipeline.errors import DeadlinePassed, ReleaseFailed
 from pipeline.journal import Journal
 from pipeline.report.evidence import Layer, Result, Status
 from pipeline.spec import Spec
+
+SETTABLE = frozenset({"deprecation", "protection"})
+"""What can be set on an image that is there; all else comes with the copy."""
 
 
 @dataclass(frozen=True)
@@ -85,19 +89,11 @@ def copy_to(
             name,
             session.region,
             make=lambda: images.copy_image(session, tags, name, proved.image, proved.region, key),
-            undo=lambda identity: remove_copy(session, identity),
+            undo=lambda identity: images.deregister_image(session, identity),
         )
     )
     image = images.wait_for_image(session, image_id, progress=lambda text: progress(f"{session.region}: {text}"))
     return Place(session, image, made=found is None)
-
-
-def remove_copy(session: Session, identity: str) -> None:
-    """Deregister a copy with its snapshots, protected or not. Raises CloudFailed."""
-    for image in images.identified_images(session, identity):
-        if image.protection.startswith("enabled"):
-            images.unprotect_image(session, image.image_id)
-    images.deregister_image(session, identity)
 
 
 def require_same_blocks(place: Place, proved: Proved) -> Result:
@@ -139,8 +135,11 @@ def deprecation_of(home: Image, spec: Spec) -> datetime | None:
 
 
 def read_moment(text: str) -> datetime | None:
-    """Return a time as EC2 writes it."""
-    return datetime.fromisoformat(text) if text else None
+    """Return a time as EC2 or a tag of ours writes it; None where there is none."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def format_minute(moment: datetime | None) -> str:
@@ -148,22 +147,49 @@ def format_minute(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
 
 
-def set_attributes(place: Place, home: Image, spec: Spec) -> Result:
+def set_attributes(place: Place, home: Image, spec: Spec, clock: Clock = CLOCK) -> Result:
     """Set what is missing of deprecation and protection, and read all attributes back (A12). Raises ReleaseFailed."""
-    missing = {text.partition(" ")[0] for text in attribute_differences(place.image, home, spec)}
-    moment = deprecation_of(home, spec)
-    if "deprecation" in missing and moment:
-        images.deprecate_image(place.session, place.image.image_id, moment)
-    if "protection" in missing:
-        images.protect_image(place.session, place.image.image_id)
-    image = images.describe_image(place.session, place.image.image_id) if missing else place.image
-    if differences := attribute_differences(image, home, spec):
-        raise ReleaseFailed("; ".join(differences), resource=image.image_id, region=place.region)
+    image_id, moment = place.image.image_id, deprecation_of(home, spec)
+    differences = attribute_differences(place.image, home, spec)
+    missing = {text.partition(" ")[0] for text in differences}
+    if missing and missing <= SETTABLE:
+        if "deprecation" in missing and moment:
+            images.deprecate_image(place.session, image_id, moment)
+        if "protection" in missing:
+            images.protect_image(place.session, image_id)
+        differences = wait_for_attributes(place, home, spec, clock)
+    if differences:
+        raise ReleaseFailed("; ".join(differences), resource=image_id, region=place.region)
     return result("A12", "the image's attributes are as declared", place.region)
 
 
+def wait_for_attributes(place: Place, home: Image, spec: Spec, clock: Clock) -> list[str]:
+    """Return how the attributes still differ after the time in which a change may stay unseen. Raises CloudFailed."""
+    try:
+        return wait_until(
+            lambda: attribute_differences(images.describe_image(place.session, place.image.image_id), home, spec),
+            lambda differences: not differences,
+            what=place.image.image_id,
+            region=place.region,
+            deadline_seconds=CONSISTENT_SECONDS,
+            state="; ".join,
+            sightings=1,
+            clock=clock,
+        )
+    except DeadlinePassed as error:
+        return [error.message]
+
+
 def keep_copy(place: Place, journal: Journal) -> None:
-    """Commit a copy: no sweep takes it away, whatever becomes of the release."""
-    if place.made:
+    """Commit a copy, this run's or one that an earlier run left: no sweep takes it away, whatever becomes of it."""
+    if not is_kept(place.image.tags):
         mark_kept(place.session, (place.image.image_id, *place.image.snapshot_ids))
-        journal.keep(place.image.image_id)
+    journal.keep_named(place.image.tags[NAME], place.region, place.image.image_id)
+
+
+def remove_copy(place: Place, journal: Journal) -> None:
+    """Remove a copy that was committed, with its snapshots. Raises CloudFailed."""
+    images.deregister_image(place.session, place.image.image_id)
+    for entry in journal.entries:
+        if entry.identity == place.image.image_id:
+            journal.mark_removed(entry.number)

@@ -51,6 +51,8 @@ class Release:
     record: Callable[..., None]
     progress: Progress
     before: dict[str, tuple[Place, Before]] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
+    """The regions whose parameter this run may have changed."""
 
     def perform(self) -> tuple[Place, ...]:
         """Release, and return the image in each region. Raises ReleaseFailed after everything was taken back."""
@@ -61,10 +63,10 @@ class Release:
             self.in_every(self.share_named, places)
             if self.spec.release.parameter:
                 self.in_every(self.point_parameter, places)
+            if self.spec.release.copies_on_failure == "remove":
+                self.in_every(lambda place: copies.keep_copy(place, self.journal), places[1:])
             if self.spec.share.public:
                 self.in_every(self.share_publicly, places)
-            if self.spec.release.copies_on_failure == "remove":
-                self.in_every(lambda place: copies.keep_copy(place, self.journal), places)
         except BaseException as cause:
             self.take_back(cause)
             raise
@@ -100,33 +102,40 @@ class Release:
 
     def read_before(self, place: Place) -> Before:
         """Return what a region has now, to come back to."""
-        name = self.spec.release.parameter
+        image, name = place.image, self.spec.release.parameter
         return Before(
-            sharing.read_sharing(place.session, place.image.image_id, place.image.snapshot_ids),
+            sharing.not_shared(image.snapshot_ids)
+            if place.made
+            else sharing.read_sharing(place.session, image.image_id, image.snapshot_ids),
             parameters.find_parameter(place.session, name) if name else None,
         )
 
     def share_named(self, place: Place) -> None:
         """Make all permissions but the public's exactly as declared; a public that is right already stays."""
-        public = self.spec.share.public and self.before[place.region][1].sharing.launch.public
-        self.share(place, public=public, last=not self.spec.share.public or public)
+        before = self.before[place.region][1].sharing
+        self.share(place, before, public=self.spec.share.public and before.launch.public)
 
     def share_publicly(self, place: Place) -> None:
         """Let everybody launch it: after everything else has succeeded in every region."""
         if not self.before[place.region][1].sharing.launch.public:
-            self.share(place, public=True, last=True)
+            self.share(place, self.wanted(place, public=False), public=True)
 
-    def share(self, place: Place, *, public: bool, last: bool) -> None:
+    def wanted(self, place: Place, *, public: bool) -> Sharing:
+        """Return what the spec declares of a region, with the public or not yet."""
+        return sharing.wanted_sharing(self.spec.share.model_copy(update={"public": public}), place.image.snapshot_ids)
+
+    def share(self, place: Place, current: Sharing, *, public: bool) -> None:
         """Share in one region, and record what was read back when it is the whole of what is declared."""
-        declared = self.spec.share.model_copy(update={"public": public})
-        results = sharing.share_image(place.session, place.image.image_id, place.image.snapshot_ids, declared)
-        if last:
-            self.record(*(named(one, place.region, self.spec) for one in results))
+        wanted = self.wanted(place, public=public)
+        found = sharing.share_image(place.session, place.image.image_id, current, wanted)
+        if public == self.spec.share.public:
+            self.record(*(named(one, place.region, self.spec) for one in sharing.permission_results(found, wanted)))
 
     def point_parameter(self, place: Place) -> None:
         """Let the parameter of a region hold the image's id, and read it back: an accepted call proves nothing."""
         name, image_id = self.spec.release.parameter or "", place.image.image_id
         if self.before[place.region][1].parameter != image_id:
+            self.written.add(place.region)
             parameters.write_image_parameter(place.session, name, image_id)
             wait_until(
                 lambda: parameters.find_parameter(place.session, name),
@@ -158,14 +167,16 @@ class Release:
         try:
             sharing.revoke_granted(place.session, place.image.image_id, place.image.snapshot_ids, before.sharing)
             self.restore_parameter(place, before.parameter)
+            if place.made and self.spec.release.copies_on_failure == "remove":
+                copies.remove_copy(place, self.journal)
         except AssayError as error:
             return str(error)
         return ""
 
     def restore_parameter(self, place: Place, value: str | None) -> None:
-        """Let the parameter hold what it held, or nothing."""
+        """Let the parameter hold what it held, or nothing, wherever this run may have changed it."""
         name = self.spec.release.parameter
-        if not name or parameters.find_parameter(place.session, name) in (value, None):
+        if not name or place.region not in self.written:
             return
         if value is None:
             parameters.delete_parameter(place.session, name)

@@ -1,12 +1,13 @@
 """Who may launch an image and copy its snapshots: made exactly as declared, read back, the public strictly last."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipeline.aws import images, launch_permissions, snapshots
 from pipeline.aws.launch_permissions import LaunchPermissions
 from pipeline.aws.session import Session
-from pipeline.errors import AssayError, ReleaseFailed
+from pipeline.aws.wait import CLOCK, CONSISTENT_SECONDS, Clock, wait_until
+from pipeline.errors import DeadlinePassed, ReleaseFailed
 from pipeline.report.evidence import Layer, Result, Status
 from pipeline.spec import Share
 
@@ -32,6 +33,11 @@ def wanted_sharing(share: Share, snapshot_ids: tuple[str, ...]) -> Sharing:
     )
 
 
+def not_shared(snapshot_ids: tuple[str, ...]) -> Sharing:
+    """Return what a new copy has: it is private, whatever its source was."""
+    return Sharing(LaunchPermissions(), dict.fromkeys(snapshot_ids, frozenset()))
+
+
 def read_sharing(session: Session, image_id: str, snapshot_ids: tuple[str, ...]) -> Sharing:
     """Return who has what now. Raises CloudFailed."""
     return Sharing(
@@ -54,29 +60,12 @@ def describe_changes(current: Sharing, wanted: Sharing) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def share_image(session: Session, image_id: str, snapshot_ids: tuple[str, ...], share: Share) -> tuple[Result, ...]:
-    """Make the permissions exactly as declared and return what was read back (A09, A10).
+def share_image(session: Session, image_id: str, current: Sharing, wanted: Sharing, clock: Clock = CLOCK) -> Sharing:
+    """Make the permissions exactly as wanted, from what they are now, and return them as they are read back.
 
-    Revocations come first, then snapshots, then named accounts and organisations, and the public last, after all else
-    was read back. Raises ReleaseFailed after everything that was granted has been taken back again.
+    Revoked everywhere first, then granted: snapshots, the named, and the public last, in a call of its own. Raises
+    CloudFailed and ReleaseFailed; `revoke_granted` takes back what was granted until then.
     """
-    wanted = wanted_sharing(share, snapshot_ids)
-    before = read_sharing(session, image_id, snapshot_ids)
-    named = Sharing(replace(wanted.launch, public=wanted.launch.public and before.launch.public), wanted.snapshots)
-    try:
-        apply(session, image_id, before, named)
-        found = require(session, image_id, named)
-        if wanted.launch.public and not before.launch.public:
-            launch_permissions.grant_launch(session, image_id, LaunchPermissions(public=True))
-            found = require(session, image_id, wanted)
-    except BaseException as error:
-        take_back(session, image_id, snapshot_ids, before, error)
-        raise
-    return tuple(permission_results(found, wanted))
-
-
-def apply(session: Session, image_id: str, current: Sharing, wanted: Sharing) -> None:
-    """Revoke what is too much everywhere, then grant what is missing: snapshots first, the image after them."""
     launch_permissions.take_back_launch(session, image_id, current.launch.without(wanted.launch))
     for snapshot_id, accounts in wanted.snapshots.items():
         held = current.snapshots.get(snapshot_id, frozenset())
@@ -84,40 +73,29 @@ def apply(session: Session, image_id: str, current: Sharing, wanted: Sharing) ->
             session, snapshot_id, add=sorted(accounts - held), remove=sorted(held - accounts)
         )
     launch_permissions.grant_launch(session, image_id, wanted.launch.without(current.launch))
+    return require(session, image_id, wanted, clock)
 
 
-def require(session: Session, image_id: str, wanted: Sharing) -> Sharing:
-    """Return the permissions as they are read back: that a call was accepted proves nothing.
+def require(session: Session, image_id: str, wanted: Sharing, clock: Clock = CLOCK) -> Sharing:
+    """Wait until the permissions are read back as wanted: that a call was accepted proves nothing.
 
-    Raises ReleaseFailed on any difference.
+    Raises ReleaseFailed when a difference stays.
     """
-    found = read_sharing(session, image_id, tuple(wanted.snapshots))
-    if differences := describe_changes(found, wanted):
-        raise ReleaseFailed(
-            f"the permissions are not as declared; missing: {'; '.join(differences)}",
-            resource=image_id,
-            region=session.region,
-        )
-    return found
-
-
-def take_back(
-    session: Session, image_id: str, snapshot_ids: tuple[str, ...], before: Sharing, cause: BaseException
-) -> None:
-    """Take back what a failed sharing granted; what it revoked stays revoked. Raises ReleaseFailed in any case."""
     try:
-        revoke_granted(session, image_id, snapshot_ids, before)
-    except AssayError as error:
-        raise ReleaseFailed(
-            f"sharing failed, and not everything could be taken back: {cause}; then: {error}",
-            resource=image_id,
+        return wait_until(
+            lambda: read_sharing(session, image_id, tuple(wanted.snapshots)),
+            lambda found: not describe_changes(found, wanted),
+            what=image_id,
             region=session.region,
-            hint="look at the permissions of the image and its snapshots now, and revoke by hand",
-        ) from cause
-    if isinstance(cause, AssayError):
+            deadline_seconds=CONSISTENT_SECONDS,
+            state=lambda found: "; ".join(describe_changes(found, wanted)),
+            sightings=1,
+            clock=clock,
+        )
+    except DeadlinePassed as error:
         raise ReleaseFailed(
-            f"sharing failed and was taken back: {cause}", resource=image_id, region=session.region, hint=cause.hint
-        ) from cause
+            f"the permissions are not as declared: {error.message}", resource=image_id, region=session.region
+        ) from error
 
 
 def revoke_granted(session: Session, image_id: str, snapshot_ids: tuple[str, ...], before: Sharing) -> None:

@@ -160,54 +160,12 @@ def test_a_release_is_complete_in_every_region_and_public_strictly_last(scene):
 
 
 @pytest.mark.end_to_end
-def test_a_region_is_asked_seldom(scene):
-    scene.release()
-    waiting = ("DescribeImages", "GetParameter", "ListSnapshotBlocks", "GetSnapshotBlock")
-    calls = scene.cloud.ask("GET", "calls", {})["calls"]
-    there = [one["action"] for one in calls if one["region"] == ABROAD and one["action"] not in waiting]
-    assert len(there) <= 24, there
-
-
-@pytest.mark.end_to_end
 def test_a_second_run_changes_nothing(scene):
     scene.release()
     scene.cloud.ask("DELETE", "calls", {})
     scene.release()
     assert scene.changing_calls() == []
     assert scene.held() == EVERYTHING
-
-
-FAULTS = [
-    ("CopyImage", 0),
-    ("CreateTags", 0),
-    ("GetSnapshotBlock", 1),
-    ("EnableImageDeregistrationProtection", 1),
-    ("ModifySnapshotAttribute", 0),
-    ("ModifyImageAttribute", 0),
-    ("ModifyImageAttribute", 2),
-    ("ModifyImageAttribute", 3),
-    ("PutParameter", 1),
-]
-
-
-@pytest.mark.end_to_end
-@pytest.mark.parametrize(("action", "after"), FAULTS)
-def test_a_failure_anywhere_is_taken_back_everywhere_and_completed_by_the_next_run(scene, action, after):
-    refused = {"kind": "error", "action": action, "after": after, "code": "UnauthorizedOperation", "status": 403}
-    with scene.cloud.faults(refused), pytest.raises(AssayError):
-        scene.release()
-    assert scene.held() == set()
-    scene.release()
-    assert scene.held() == EVERYTHING
-
-
-@pytest.mark.end_to_end
-@pytest.mark.parametrize("action", ["CopyImage", "ModifyImageAttribute", "ModifySnapshotAttribute", "PutParameter"])
-def test_a_lost_answer_makes_nothing_twice(scene, action):
-    with scene.cloud.faults({"kind": "lost-response", "action": action}):
-        scene.release()
-    assert scene.held() == EVERYTHING
-    assert len(images.find_images(scene.session.in_region(ABROAD), scene.image.tags[NAME])) == 1
 
 
 @pytest.mark.end_to_end
