@@ -238,6 +238,32 @@ def release_status(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC, 
 
 @task(
     help={
+        "spec": SPEC_HELP,
+        "yes": "take the steps; without it, only show them",
+        "dry-run": "only show the steps; this is the default",
+        "json": "print the images as JSON",
+    }
+)
+def retire(_: Context, spec: str = DEFAULT_SPEC, yes: bool = False, dry_run: bool = False, json: bool = False) -> None:
+    """Deprecate, disable and remove the images of older builds, as release.retire of the spec says; none in use."""
+    with errors_explained():
+        from dataclasses import asdict
+        from json import dumps
+
+        from pipeline.options import open_cloud
+        from pipeline.publish.lifecycle import require_retired, retire_images
+        from pipeline.spec import load_spec
+
+        loaded = load_spec(ROOT / spec)
+        only_shown = dry_run or not yes
+        found = retire_images(open_cloud(loaded, start_local_cloud), loaded, dry_run=only_shown)
+        lines = [one.describe(dry_run=only_shown) for one in found] or ["there is no image of this spec"]
+        print(dumps([asdict(one) for one in found], indent=2) if json else "\n".join(lines))
+        require_retired(found)
+
+
+@task(
+    help={
         "spec": "the spec whose cloud and region are swept",
         "dry-run": "only show what would be removed",
     }
@@ -575,6 +601,7 @@ namespace = Collection(
     report,
     diff,
     controls,
+    retire,
     sweep,
     test,
     bench,

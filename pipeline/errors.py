@@ -186,6 +186,13 @@ class ReleaseIncomplete(AssayError):
     default_hint = "`invoke share` completes what is missing, and changes nothing that is right"
 
 
+class RetireFailed(AssayError):
+    """An older image could not be retired, or whether it is in use could not be asked: it stays."""
+
+    exit_status = 52
+    default_hint = "what went well stays done: `invoke retire` again goes on with the rest"
+
+
 class ResourcesLeaked(AssayError):
     """Some resources could not be removed; they are listed in the report and cost money until they are."""
 

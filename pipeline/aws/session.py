@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from mypy_boto3_ssm.client import SSMClient
     from mypy_boto3_sts.client import STSClient
 
-ServiceName = Literal["ec2", "ebs", "sts", "ssm", "iam", "kms", "cloudwatch", "sns", "service-quotas"]
+ServiceName = Literal[
+    "ec2",
+    "ebs",
+    "sts",
+    "ssm",
+    "iam",
+    "kms",
+    "cloudwatch",
+    "sns",
+    "service-quotas",
+    "autoscaling",
+    "marketplace-catalog",
+]
 
 ATTEMPTS = 8
 """Of one call, in botocore's standard mode: throttling, 5xx and broken connections are tried again, with jitter."""
@@ -108,7 +120,12 @@ class Session:
     @overload
     def client(self, name: Literal["kms"], *, once: bool = False) -> "KMSClient": ...
     @overload
-    def client(self, name: Literal["cloudwatch", "sns", "service-quotas"], *, once: bool = False) -> Any: ...  # noqa: ANN401 -- no stubs
+    def client(
+        self,
+        name: Literal["cloudwatch", "sns", "service-quotas", "autoscaling", "marketplace-catalog"],
+        *,
+        once: bool = False,
+    ) -> Any: ...  # noqa: ANN401 -- no stubs
 
     def client(self, name: ServiceName, *, once: bool = False) -> Any:
         """Return the client of a service. With `once` it never repeats a call: for calls that make a thing twice."""

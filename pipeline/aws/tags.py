@@ -20,6 +20,9 @@ EXPIRES = "assay:expires"
 NAME = "assay:name"
 """The name that is derived from the build id: how a thing is found again when the answer to its creation was lost."""
 
+RETIRED = "assay:retired"
+"""When an image was last taken a step nearer to its end: deprecated, or disabled."""
+
 LIFETIME = timedelta(hours=6)
 """What a build or a release leaves behind when it is killed may be swept after this time."""
 
@@ -117,3 +120,9 @@ def mark_kept(session: Session, identities: Iterable[str]) -> None:
     kept = list(identities)
     with cloud_errors(", ".join(kept), session.region):
         session.client("ec2").create_tags(Resources=kept, Tags=[{"Key": EXPIRES, "Value": NEVER}])
+
+
+def mark_retired(session: Session, image_id: str, moment: datetime) -> None:
+    """Tag an image with the time at which it was taken a step nearer to its end. Raises CloudFailed."""
+    with cloud_errors(image_id, session.region):
+        session.client("ec2").create_tags(Resources=[image_id], Tags=[{"Key": RETIRED, "Value": format_time(moment)}])

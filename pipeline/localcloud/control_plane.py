@@ -45,6 +45,7 @@ from pipeline.localcloud.instances import InstanceHandlers, LocalInstance, Local
 from pipeline.localcloud.refusals import Refused
 from pipeline.localcloud.state import load_state, save_state
 from pipeline.localcloud.uploads import ObjectBackend, ObjectResponse
+from pipeline.localcloud.usage import UsageBackend, UsageHandlers
 from pipeline.localcloud.volumes import LocalVolume
 
 log = logging.getLogger("localcloud")
@@ -53,7 +54,7 @@ READING = ("Describe", "Get", "List", "Search", "Lookup")
 TOKENS_KEPT = 100
 
 
-class LocalBackend(LocalInstanceBackend, ImportBackend):
+class LocalBackend(LocalInstanceBackend, ImportBackend, UsageBackend):
     """EC2 for one account in one region."""
 
     def recover(self) -> None:
@@ -61,9 +62,10 @@ class LocalBackend(LocalInstanceBackend, ImportBackend):
         self.recover_instances()
         self.recover_volumes()
         self.recover_images()
+        self.recover_usage()
 
 
-class LocalResponse(InstanceHandlers, ImportHandlers):
+class LocalResponse(InstanceHandlers, ImportHandlers, UsageHandlers):
     """Answers EC2's actions."""
 
     @property

@@ -22,7 +22,7 @@ LONGEST = 6144
 FREE = frozenset({"sts:GetCallerIdentity"})
 """Needs no permission, and cannot be denied."""
 READS = ("Describe", "Get", "List", "Generate")
-REGIONAL = ("ec2:", "ebs:", "ssm:", "kms:", "servicequotas:")
+REGIONAL = ("ec2:", "ebs:", "ssm:", "kms:", "servicequotas:", "autoscaling:")
 
 Statement = dict[str, Any]
 
@@ -85,6 +85,8 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     "ec2:ModifySnapshotAttribute": (ours("snapshot"),),
     "ec2:EnableImageDeprecation": (ours("image"),),
     "ec2:DisableImageDeprecation": (ours("image"),),
+    "ec2:DisableImage": (ours("image"),),
+    "ec2:CreateImageUsageReport": (ours("image"), used("image-usage-report")),
     "ec2:EnableImageDeregistrationProtection": (ours("image"),),
     "ec2:DisableImageDeregistrationProtection": (ours("image"),),
     "ebs:ListSnapshotBlocks": (ours("snapshot"),),

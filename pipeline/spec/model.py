@@ -376,6 +376,15 @@ class Share(Part):
     """Codes that the image must carry; read back and proved, never set (A11)."""
 
 
+class Retire(Part):
+    """What `invoke retire` does with the images of older builds: deprecated at once, then disabled, then removed."""
+
+    keep: Annotated[int, Field(ge=1, le=100)] = 3
+    """So many of the newest are left alone."""
+    grace_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """Between two steps, and since the last launch: time to move away, or to come back."""
+
+
 class Release(Part):
     """Where else the image is released, and what is set on it everywhere. Nothing named: it is shared where it is."""
 
@@ -390,10 +399,13 @@ class Release(Part):
     copies_on_failure: Literal["keep", "remove"] = "keep"
     """What becomes of new copies when the release fails: kept, so that it can be completed, or removed."""
 
+    retire: Retire | None = None
+    """What becomes of the images of older builds; not named: `invoke retire` refuses."""
+
     @property
     def goes_further(self) -> bool:
         """Whether anything is named: more than sharing the image where it is."""
-        return self != Release()
+        return self != Release(retire=self.retire)
 
 
 class Attest(Part):

@@ -153,6 +153,31 @@ def read_permissions(w: World) -> None:
     assert found["LaunchPermissions"] == [{"UserId": OTHER_ACCOUNT}]
 
 
+def refer_to_image(w: World) -> None:
+    w.ec2.create_launch_template(LaunchTemplateName="contract", LaunchTemplateData={"ImageId": w["image"]})
+    kinds = [{"ResourceType": "ec2:LaunchTemplate"}, {"ResourceType": "ec2:Instance"}]
+    found = w.ec2.describe_image_references(ImageIds=[w["image"]], ResourceTypes=kinds)["ImageReferences"]
+    assert [one["ResourceType"] for one in found] == ["ec2:LaunchTemplate"]
+
+
+def use_image(w: World) -> None:
+    launch(w.cloud.client("ec2", OTHER_ACCOUNT), w["image"])
+    report = w.ec2.create_image_usage_report(ImageId=w["image"], ResourceTypes=[{"ResourceType": "ec2:Instance"}])
+    w.keep("report", report["ReportId"])
+
+
+def usage_report(w: World) -> None:
+    def state() -> str:
+        return str(w.ec2.describe_image_usage_reports(ReportIds=[w["report"]])["ImageUsageReports"][0]["State"])
+
+    wait_for(state, "available")
+
+
+def usage_entries(w: World) -> None:
+    (entry,) = w.ec2.describe_image_usage_report_entries(ReportIds=[w["report"]])["ImageUsageReportEntries"]
+    assert (entry["AccountId"], entry["UsageCount"]) == (OTHER_ACCOUNT, 1)
+
+
 def share_snapshot(w: World) -> None:
     add = {"Add": [{"UserId": OTHER_ACCOUNT}]}
     w.ec2.modify_snapshot_attribute(SnapshotId=w["snapshot"], CreateVolumePermission=add)
@@ -401,6 +426,21 @@ ROWS = [
         "accounts, organisations, units, all; description; IMDS; product codes refused",
     ),
     ec2("DescribeImageAttribute", "P", read_permissions),
+    ec2(
+        "DescribeImageReferences",
+        "P",
+        refer_to_image,
+        "instances, launch templates, parameters; no Image Builder",
+    ),
+    ec2("CreateImageUsageReport", "P", use_image, "instances and launch templates of the other accounts"),
+    ec2("DescribeImageUsageReports", "P", usage_report),
+    ec2("DescribeImageUsageReportEntries", "P", usage_entries),
+    Row(
+        "autoscaling",
+        "DescribeLaunchConfigurations",
+        "P",
+        lambda w: w.autoscaling.describe_launch_configurations()["LaunchConfigurations"] == [],
+    ),
     ec2("ModifySnapshotAttribute", "PKA", share_snapshot, "both forms"),
     ec2(
         "DescribeSnapshotAttribute",

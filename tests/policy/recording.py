@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from pipeline.errors import AssayError, ProofFailed
 from pipeline.options import OnError, choose_regions
 from pipeline.plan import make_plan
 from pipeline.prove import prove_image
+from pipeline.publish import lifecycle
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence, Layer
 from pipeline.residue.rewrite import Rewrite
-from pipeline.spec import Encryption, Release, Spec, load_spec
+from pipeline.spec import Encryption, Release, Retire, Spec, load_spec
 from pipeline.stages import prove, rewrite
 from tests.fake_cloud import ROOT, FakeCloud, base_image, fake_cloud
 from tests.scripted_build import SPEC, passed, script_the_guest
@@ -178,6 +180,17 @@ def record_share(stage: Stage) -> None:
     share.status_of_build(stage.session, stage.spec, stage.folder / "latest")
 
 
+def record_retire(stage: Stage) -> None:
+    """The end of older images: each step of each, in every region of their release."""
+    release = RELEASED.model_copy(update={"retire": Retire(keep=1, grace_days=1)})
+    spec = stage.spec.model_copy(update={"release": release})
+    assert stage.build(spec).exit_status == 0
+    stage.begin()
+    for days in (2, 4, 6):
+        lines = lifecycle.retire_images(stage.session, spec, dry_run=False, now=datetime.now(UTC) + timedelta(days))
+        lifecycle.require_retired(lines)
+
+
 def record_verify(stage: Stage) -> None:
     """The proof of an image that exists."""
     image_id = stage.image_id
@@ -261,6 +274,7 @@ RECORDINGS: dict[str, Callable[[Stage], None]] = {
     "plan": record_plan,
     "build": record_build,
     "share": record_share,
+    "retire": record_retire,
     "verify": record_verify,
     "scan": record_scan,
     "sweep": record_sweep,
