@@ -1,6 +1,6 @@
 """The bytes of a disk that nothing on it refers to: what a rewritten image has zeros for."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 Range = tuple[int, int]
@@ -27,10 +27,12 @@ class Dead:
         """Mark ranges that are given from a place, and return how many."""
         return sum(bool(self.zero(place + start, place + end)) for start, end in gaps)
 
-    def add(self, other: "Dead", offset: int) -> None:
-        """Take over what is dead in a partition that begins at an offset."""
-        self.ranges += [(start + offset, end + offset) for start, end in other.ranges]
-        self.patches |= {place + offset: data for place, data in other.patches.items()}
+    def add(self, other: "Dead", on_disk: Callable[[int, int], Iterator[Range]]) -> None:
+        """Take over what is dead in a partition, with what says where on the disk a range of it lies."""
+        self.ranges += [found for start, end in other.ranges for found in on_disk(start, end)]
+        for place, data in other.patches.items():
+            ((start, _),) = on_disk(place, place + len(data))
+            self.patches[start] = data
         self.free_bytes += other.free_bytes
         self.names += other.names
 

@@ -353,6 +353,13 @@ class Partition:
                 return run.logical + offset - run.physical
         return None
 
+    def ranges_of(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of the disk that a range of it takes."""
+        for run in self.runs:
+            first, last = max(start, run.logical), min(end, run.logical + run.size)
+            if first < last:
+                yield run.physical + first - run.logical, run.physical + last - run.logical
+
     def offset_of(self, place: int) -> int:
         """Return the offset on the disk of a place in it. Raises ValueError behind its end."""
         for run in self.runs:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.residue.dead import without
-from pipeline.residue.filesystems import SECTOR, Extent, Partition, SourceFile, content_of
+from pipeline.residue.dead import Range, joined, without
+from pipeline.residue.filesystems import SECTOR, Extent, Partition, SourceFile, content_of, read_partitions
 
 LABEL_SECTORS = 4
 """A label lies in one of the first sectors."""
@@ -108,6 +108,39 @@ def read_text(part: SourceFile, offset: int) -> str:
     if checksum(text) != expected:
         raise ValueError("the metadata is damaged")
     return text.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def metadata_ranges(file: SourceFile) -> list[Range]:
+    """Return what all physical volumes of a disk keep for themselves, in order: labels, boot loaders, current metadata.
+
+    What else is in their metadata areas is of earlier times. Raises ValueError, struct.error.
+    """
+    ranges = [
+        (partition.start + start, partition.start + end)
+        for partition in read_partitions(file)
+        if partition.content == "lvm"
+        for start, end in kept_ranges(file.part(partition.start, partition.size))
+    ]
+    return joined(ranges)
+
+
+def kept_ranges(part: SourceFile) -> Iterator[Range]:
+    """Yield what one physical volume keeps for itself, from its beginning."""
+    head = part.read_at(0, LABEL_SECTORS * SECTOR)
+    start = next(at for at in range(0, len(head), SECTOR) if head[at : at + 8] == b"LABELONE")
+    yield start, start + SECTOR
+    place = start + struct.unpack_from("<I", head, start + 20)[0] + 40
+    place += 16 * (len(list(areas_after(head, place))) + 1)
+    areas = list(areas_after(head, place))
+    for offset, area_size in areas:
+        text_place, size = struct.unpack("<QQ", part.read_at(offset + 40, 16))
+        first = min(size, area_size - text_place)
+        yield offset, offset + SECTOR
+        yield offset + text_place, offset + text_place + first
+        yield offset + SECTOR, offset + SECTOR + size - first
+    extension = place + 16 * (len(areas) + 1)
+    if struct.unpack_from("<I", head, extension)[0]:
+        yield from ((offset, offset + size) for offset, size in areas_after(head, extension + 8))
 
 
 def checksum(data: bytes) -> int:

@@ -17,6 +17,7 @@ from pipeline.residue.dead import Dead, Range, joined, overlapping, without
 from pipeline.residue.ext4 import Ext4, journal_ranges
 from pipeline.residue.filesystems import SECTOR, Entry, FileSystem, Partition, SourceFile
 from pipeline.residue.locate import SMALL_BYTES, Locator
+from pipeline.residue.lvm import metadata_ranges
 from pipeline.residue.xfs import Xfs
 
 SWAP_HEADER = 4096
@@ -52,7 +53,7 @@ def plan_rewrite(source: BlockSource) -> Rewrite:
     locator, dead = Locator(source), Dead()
     for partition in locator.partitions:
         try:
-            dead.add(dead_in(locator, partition), partition.start)
+            dead.add(dead_in(locator, partition), partition.ranges_of)
         except (OSError, RuntimeError, ValueError, struct.error, IndexError) as problem:
             raise DiskNotRewritable(f"{partition.name} cannot be read: {type(problem).__name__}") from problem
     ranges = joined(dead.ranges)
@@ -63,8 +64,6 @@ def plan_rewrite(source: BlockSource) -> Rewrite:
 
 def dead_in(locator: Locator, partition: Partition) -> Dead:
     """Return what is dead in one range of the disk, from its beginning."""
-    if partition.extents:
-        raise DiskNotRewritable(f"{partition.name}: logical volumes are not rewritten")
     if partition.content in ("ext", "xfs"):
         return dead_in_file_system(locator, partition)
     dead = Dead()
@@ -73,6 +72,10 @@ def dead_in(locator: Locator, partition: Partition) -> Dead:
             dead.zero(start - partition.start, end - partition.start)
     elif partition.content == "swap":
         dead.zero(SWAP_HEADER, partition.size)
+    elif partition.content == "unowned":
+        kept = metadata_ranges(locator.file)
+        for start, end in without([(partition.start, partition.start + partition.size)], kept):
+            dead.free_bytes += dead.zero(start - partition.start, end - partition.start)
     elif partition.content != "vfat" and (partition.content != "unknown" or partition.size >= SMALL_BYTES):
         raise DiskNotRewritable(f"{partition.name} holds {partition.content}: what is free in it is not known")
     return dead
@@ -80,7 +83,7 @@ def dead_in(locator: Locator, partition: Partition) -> Dead:
 
 def dead_in_file_system(locator: Locator, partition: Partition) -> Dead:
     """Return what is dead in a file system, in the slack of its files, and behind its end."""
-    part = locator.file.part(partition.start, partition.size)
+    part = locator.file.joined(partition.runs)
     opened = dict(locator.file_systems()).get(partition)
     if opened is None:
         raise DiskNotRewritable(f"{partition.name} cannot be read: {'; '.join(locator.problems)}")
@@ -108,14 +111,15 @@ def slack(entry: Entry) -> Iterator[Range]:
 def refuse_damage(partition: Partition, file_system: FileSystem, ranges: list[Range]) -> None:
     """Raise DiskNotRewritable when a range to be zeroed holds a part of a file, or of a folder but for its names."""
     held = joined(
-        (partition.start + run.physical, partition.start + run.physical + min(run.size, entry.size - run.logical))
+        on_disk
         for entry in file_system.entries
         if entry.is_file and entry.path != "<journal>"
         for run in entry.extents
         if entry.size > run.logical
+        for on_disk in partition.ranges_of(run.physical, run.physical + min(run.size, entry.size - run.logical))
     )
     for start, end in overlapping(held, ranges):
-        place = file_system.owner(start - partition.start)
+        place = file_system.owner(partition.within(start) or 0)
         whose = place[0].path if place else "a file"
         raise DiskNotRewritable(f"{end - start} bytes of {whose} of {partition.name} are marked free")
 

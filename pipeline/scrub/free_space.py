@@ -64,7 +64,7 @@ def choose_method(facts: Facts, spec: Spec) -> Method:
     if spec.scrub.free_space != "auto":
         return spec.scrub.free_space
     mounted = [system for system in facts.file_systems if not system.device.startswith("/dev/loop")]
-    plain = [system for system in mounted if system.type in REWRITABLE and "/mapper/" not in system.device]
+    plain = [system for system in mounted if system.type in REWRITABLE]
     return "rewrite" if mounted and plain == mounted else "in-place"
 
 

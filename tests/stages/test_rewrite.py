@@ -47,7 +47,7 @@ def launched(*codes: str, systems: tuple[FileSystem, ...] = (EXT4, EFI)):
     [
         ("auto", (EXT4, EFI), "rewrite"),
         ("auto", (XFS, EFI, SNAP), "rewrite"),
-        ("auto", (VOLUME, EFI), "in-place"),
+        ("auto", (VOLUME, EFI), "rewrite"),
         ("auto", (BTRFS,), "in-place"),
         ("auto", (), "in-place"),
         ("in-place", (EXT4,), "in-place"),
