@@ -539,18 +539,27 @@ def controls(_: Context, json: bool = False) -> None:
 
 @task(
     help={
-        "from": "the id of the older build",
-        "to": BUILD_HELP,
+        "from": "the older one: the id of a build, ami-…, or an image file",
+        "to": "the newer one; without it the build `latest`",
+        "spec": f"whose cloud and region the images are in; without it {DEFAULT_SPEC}",
         "json": "print the differences as JSON",
     }
 )
-def diff(_: Context, from_: str, to: str = "latest", json: bool = False) -> None:
-    """Print what differs between two builds: packages, sizes, controls, results, findings."""
+def diff(_: Context, from_: str, to: str = "latest", spec: str = DEFAULT_SPEC, json: bool = False) -> None:
+    """Print what differs between two builds or images: packages, files, users, ports, units, settings, sizes."""
     with errors_explained():
-        from pipeline.diff import compare_builds
+        from pipeline.diff import compare
+        from pipeline.options import open_cloud
         from pipeline.report.text import make_visible
+        from pipeline.spec import load_spec
 
-        difference = compare_builds(BUILDS / from_, BUILDS / to)
+        difference = compare(
+            from_,
+            to,
+            builds=BUILDS,
+            open_session=lambda: open_cloud(load_spec(ROOT / spec), start_local_cloud),
+            progress=lambda text: print(text, file=sys.stderr),
+        )
         print(difference.as_json() if json else make_visible("\n".join(difference.lines())))
 
 

@@ -1,16 +1,19 @@
-"""What differs between two builds is said by subject, and what is the same is not."""
+"""What differs between two builds or two disks is said by subject, and what is the same is not."""
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from pipeline.diff import Change, compare_builds, find_changes
-from pipeline.errors import SpecInvalid
+from pipeline.diff import Change, compare, compare_builds, find_changes, fold
+from pipeline.errors import BlockUnreadable, SpecInvalid
 from pipeline.report.evidence import Evidence, Finding, Layer, Status
 from pipeline.report.evidence_folder import write_report
 from pipeline.report.sbom import Inventory, Package, render_sbom
+from pipeline.stages.booted_state import FILE as STATE
 from tests.report.evidence_examples import CLEAN, START, result
+from tests.residue.test_back_doors import Plant, Small
 
 OPENSSH = Package("openssh-server", "9.2-1", "amd64", installed_bytes=2**20)
 CURL = Package("curl", "7.88", "amd64", installed_bytes=3 * 2**20)
@@ -36,6 +39,9 @@ def test_equal_builds_do_not_differ(before: Path) -> None:
     assert list(difference.lines()) == [
         "from b1 to b1",
         *(f"{subject}: nothing changed" for subject in difference.subjects),
+        "not compared: users, units, privileged programs, kernel settings, files"
+        " (name the images as ami-…: it is read from their blocks)",
+        "not compared: ports, kernel settings in effect (not known of both)",
     ]
 
 
@@ -90,3 +96,61 @@ def test_build_without_a_bill_is_said(before: Path, text: str | None) -> None:
 def test_no_such_build_is_said(before: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecInvalid, match="no report"):
         compare_builds(before, tmp_path / "b3")
+
+
+def test_what_two_fresh_boots_showed_is_compared(before: Path, tmp_path: Path) -> None:
+    after = write_build(tmp_path / "b2", CLEAN, OPENSSH, CURL)
+    for folder, port in ((before, "22/tcp"), (after, "80/tcp")):
+        state = {"ports": {port: "0.0.0.0"}, "kernel_settings": {"kernel.sysrq": "0"}}
+        (folder / STATE).write_text(json.dumps(state))
+    subjects = compare_builds(before, after).subjects
+    assert [change.line() for change in subjects["ports"]] == ["- 22/tcp 0.0.0.0", "+ 80/tcp 0.0.0.0"]
+    assert subjects["kernel settings in effect"] == ()
+
+
+def test_files_of_a_package_that_changed_are_one_line() -> None:
+    files = (Change("/bin/a", "1", "2"), Change("/usr/bin/b", "1", "2"), Change("/etc/c", "", "1"))
+    owners = {"usr/bin/a": "nginx", "usr/bin/b": "nginx", "etc/c": "curl"}
+    folded = fold(files, (Change("nginx amd64", "1", "2"),), owners)
+    assert [change.line() for change in folded] == ["+ /etc/c 1", "+ of the package nginx 2 files"]
+
+
+def no_session() -> NoReturn:
+    raise AssertionError("files need no cloud")
+
+
+@pytest.mark.subprocess
+def test_disks_are_compared_by_their_files(tmp_path: Path) -> None:
+    """Each change on the second disk is said by its subject, and nothing else is."""
+    passwd = b"root:x:0:0:root:/root:/bin/bash\neve:x:1001:1001::/home/eve:/bin/sh\n"
+    plants = (
+        Plant("", "etc/passwd", passwd),
+        Plant("", "etc/systemd/system/multi-user.target.wants/x.service", b"", link="/srv/x.service"),
+        Plant("", "usr/bin/find", b"find", mode=0o4755),
+        Plant("", "etc/sysctl.d/10-x.conf", b"kernel.sysrq = 1\n"),
+        Plant("", "etc/sysctl.d/90-x.conf", b"kernel/sysrq=0\n"),
+        Plant("", "var/lib/dpkg/status", b"Package: good\nStatus: install ok installed\nVersion: 2\n"),
+    )
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+    one, other = (Small(folder, some).make() for folder, some in zip(folders, ((), plants), strict=True))
+    difference = compare(str(one), str(other), builds=tmp_path, open_session=no_session)
+    lines = {subject: [change.line() for change in changes] for subject, changes in difference.subjects.items()}
+    assert lines["packages"] == ["+ good 2"]
+    assert "+ eve 1001 /home/eve /bin/sh" in lines["users"]
+    assert lines["units"] == ["+ x.service by multi-user.target enabled"]
+    assert [line for line in lines["privileged programs"] if "find" in line] == ["+ /usr/bin/find 4755"]
+    assert lines["kernel settings"] == ["+ kernel.sysrq 0"]
+    assert any(line.startswith("+ /etc/sysctl.d/90-x.conf 0644 15 bytes ") for line in lines["files"])
+    assert set(difference.unknown) >= {"ports", "controls"}
+    same = compare(str(one), str(one), builds=tmp_path, open_session=no_session)
+    assert not any(same.subjects.values())
+
+
+@pytest.mark.subprocess
+def test_a_disk_without_a_system_is_said(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(1 << 20))
+    with pytest.raises(BlockUnreadable, match="no operating system"):
+        compare(str(disk), str(disk), builds=tmp_path, open_session=no_session)

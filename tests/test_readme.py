@@ -15,6 +15,7 @@ ELSEWHERE = {
     "ci/invoke test": "it is what runs this",
     "ci/invoke verify --ami=ami-…": "tests/test_build_end_to_end.py, with the image that it built",
     "ci/invoke scan --ami=ami-…": "tests/test_build_end_to_end.py, with the image that it built",
+    "ci/invoke diff --from=ami-… --to=ami-…": "tests/test_build_end_to_end.py, with the image that it built",
     "ci/invoke harden --host=USER@HOST": "tests/test_apply.py, on a real sshd",
     "ci/invoke bench --only=build": "tests/bench is measured by hand: a measurement beside tests would be none",
     "ci/invoke bench --only=planted": "the same search of the same disks is tests/planted/test_planted.py",

@@ -37,6 +37,16 @@ def read_report(folder: Path) -> Evidence:
         ) from error
 
 
+def find_build_of(builds: Path, image_id: str) -> Path | None:
+    """Return the folder of the newest build that made an image; None where no build of this machine did."""
+    for path in sorted(builds.glob(f"*/{REPORT}"), reverse=True):
+        if not path.parent.is_symlink() and image_id in path.read_text():
+            image = read_report(path.parent).image
+            if image and image.image_id == image_id:
+                return path.parent
+    return None
+
+
 def reasons_unproved(evidence: Evidence) -> tuple[str, ...]:
     """Return why a build does not count as proved; nothing when every layer was proved and nothing failed."""
     missing = PROOFS - {result.layer for result in evidence.results}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 DATABASES = ("/usr/lib/sysimage/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite")
 STRINGS, NUMBERS = (6, 8, 9), {2: "B", 3: "H", 4: "I", 5: "Q"}
+NAME, VERSION, RELEASE, ARCHITECTURE = 1000, 1001, 1002, 1022
 DIRECTORIES, BASENAMES, DIRECTORY_OF, DIGESTS, MODES, FLAGS = 1118, 1117, 1116, 1035, 1030, 1037
 CONFIGURATION = 1
 JOURNAL_VERSIONS = slice(18, 20)
@@ -25,18 +26,43 @@ class PackagedFile:
     is_configuration: bool
 
 
+@dataclass(frozen=True, slots=True)
+class InstalledPackage:
+    """A package, and the paths of its files."""
+
+    name: str
+    version: str
+    architecture: str
+    paths: tuple[str, ...]
+
+
 def read_files(database: bytes) -> Iterator[PackagedFile]:
     """Yield the files of all packages. Raises ValueError for what is no such database, or a damaged one."""
+    for header in read_headers(database):
+        yield from files_of(header)
+
+
+def read_packages(database: bytes) -> Iterator[InstalledPackage]:
+    """Yield all packages. Raises ValueError for what is no such database, or a damaged one."""
+    for header in read_headers(database):
+        tags = read_header(header)
+        name, version, release, architecture = (
+            str((tags.get(tag) or [""])[0]) for tag in (NAME, VERSION, RELEASE, ARCHITECTURE)
+        )
+        paths = tuple(file.path for file in files_of(header))
+        yield InstalledPackage(name, f"{version}-{release}", architecture, paths)
+
+
+def read_headers(database: bytes) -> list[bytes]:
+    """Return the header of each package. Raises ValueError for what is no such database, or a damaged one."""
     plain = bytearray(database)
     plain[JOURNAL_VERSIONS] = b"\1\1"
     try:
         with sqlite3.connect(":memory:") as connection:
             connection.deserialize(bytes(plain))
-            headers = [bytes(blob) for (blob,) in connection.execute("SELECT blob FROM Packages")]
+            return [bytes(blob) for (blob,) in connection.execute("SELECT blob FROM Packages")]
     except (sqlite3.Error, TypeError) as problem:
         raise ValueError("the database of rpm cannot be read") from problem
-    for header in headers:
-        yield from files_of(header)
 
 
 def files_of(header: bytes) -> Iterator[PackagedFile]:

@@ -30,6 +30,7 @@ from pipeline.residue.secrets import AwsSession, BuildSecret, build_secrets
 from pipeline.residue.sift import Allowed
 from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
+from pipeline.stages.booted_state import write_state
 from pipeline.stages.context import Context
 from pipeline.stages.guests import Door, Guest, ask_passphrase, boot_guest, make_key, open_root_shells, save_console
 from pipeline.stages.launch import Launched, marked_user_data
@@ -194,6 +195,7 @@ def prove_boot(context: Context, image: Image, door: Door, launched: Launched | 
         context.recorder.add(*waive((*results, *scan_ports(context, guest)), context.spec.waivers))
         if launched is None:
             write_sbom(context, guest.shell.run)
+        write_state(context, guest.shell.run)
         guest.shell.close()
 
 
