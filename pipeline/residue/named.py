@@ -19,11 +19,13 @@ class Named:
     control: str
     kind: str
     path: re.Pattern[str]
+    content: re.Pattern[bytes] | None = None
+    """What must stand at its beginning, where there are files of that name without it that may ship."""
 
 
-def named(control: str, kind: str, path: str) -> Named:
+def named(control: str, kind: str, path: str, content: bytes = b"") -> Named:
     """Return a rule for the paths that an expression matches as a whole."""
-    return Named(control, kind, re.compile(path))
+    return Named(control, kind, re.compile(path), re.compile(content) if content else None)
 
 
 NAMED = (
@@ -59,11 +61,17 @@ NAMED = (
         r"/etc/(?:passwd|shadow|group|gshadow|subuid|subgid)(?:-|~|\.bak|\.old|\.orig|\.save)",
     ),
     named(
+        "S10",
+        "way in of the build's user",
+        r"/etc/sudoers\.d/(?:90-cloud-init-users|zz-assay-build)|/etc/ssh/sshd_config\.d/01-assay-build\.conf",
+    ),
+    named(
         "S11",
         "state of cloud-init",
         r"/var/lib/cloud/(?:instances?|data|sem|seed)/.+|/var/log/cloud-init[^/]*|/run/cloud-init/.*",
     ),
     named("S12", "random seed", r"/var/lib/(?:systemd/random-seed|systemd/credential\.secret|urandom/random-seed)"),
+    named("S12", "machine id", r"/etc/machine-id|/var/lib/dbus/machine-id", rb"[0-9a-f]{32}"),
     named("S13", "DHCP lease", r"/var/lib/(?:dhcp|dhcpcd|dhclient|NetworkManager)/.*\.leases?"),
     named("S14", "journal", r"/var/log/journal/.+|/run/log/journal/.+"),
     named(

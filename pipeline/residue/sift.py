@@ -108,8 +108,10 @@ class Sieve:
         for partition, file_system in self.locator.file_systems():
             packages = self._packages.setdefault(id(file_system), PackageDatabase(file_system))
             for rule, entry in named_residue(file_system.entries):
-                fingerprint = fingerprint_of(b"".join(file_system.read(entry)))
-                if packages.vouches_for(entry) or self.allowed.waives(fingerprint):
+                content = b"".join(file_system.read(entry))
+                fingerprint = fingerprint_of(content)
+                harmless = rule.content is not None and not rule.content.match(content)
+                if harmless or packages.vouches_for(entry) or self.allowed.waives(fingerprint):
                     continue
                 remark = self.allowed.remark(fingerprint)
                 yield Finding(

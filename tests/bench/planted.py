@@ -1,12 +1,10 @@
-"""What is found of what was planted: `invoke bench --only planted`. On ext4 and on XFS, beside the peers on the PATH.
+"""What is found of what was planted: `invoke bench --only planted`. On ext4 and XFS, in partitions and in LVM.
 
 The peers see what a mounted file system shows: its files are laid out in a folder for them. A plant is found when
 something is found where it lies; everything that is found elsewhere is a false alarm. Each second is one of wall clock.
+At last an image is built from a base image that is planted, and what is left of the plants is counted.
 """
 
-import json
-import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -17,12 +15,13 @@ from pathlib import Path
 
 from pipeline.residue.blocks import open_image
 from pipeline.residue.locate import Locator
-from pipeline.residue.patterns import PATTERNS
-from pipeline.residue.proof import prove_raw
+from tests.bench.peers import Peer, find_peers, names_in
 from tests.bench.rows import Row
-from tests.bench.scan import alternation
-from tests.planted.planter import Planted, Planter, installed, is_at
-from tests.planted.plants import decoys, plants
+from tests.planted.planter import Planted, installed
+from tests.planted.search import PlantedDisk, plant, search
+
+DISKS = (("ext4", False), ("xfs", False), ("ext4", True), ("xfs", True))
+"""The file system, and whether it lies in a logical volume. The peers are asked about the first alone."""
 
 
 @dataclass(frozen=True)
@@ -30,39 +29,46 @@ class Outcome:
     """How a tool did on one disk."""
 
     found: int
+    missed: int
     false: int
     seconds: float
 
 
 def measure(start_local_cloud: Callable[[], dict[str, str]]) -> list[Row]:
-    """Return the rows: found, false alarms and seconds, for each file system and each peer."""
-    rows = []
-    for kind in ("ext4", "xfs"):
+    """Return the rows: found, false alarms and seconds, for each kind of disk and each peer."""
+    rows: list[Row] = []
+    for number, (kind, in_volume) in enumerate(DISKS):
         if installed(kind):
             with tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
-                rows += rows_of(Planter(Path(folder), kind))
+                planted = plant(Path(folder), kind, in_volume=in_volume)
+                rows += rows_of(planted, find_peers(Path(folder)) if number == 0 else [])
     return rows
 
 
-def rows_of(planter: Planter) -> list[Row]:
+def rows_of(planted: PlantedDisk, peers: list[Peer]) -> list[Row]:
     """Return the rows for one disk."""
-    planted = planter.make(plants(), decoys())
-    ours = search_blocks(planter.disk, planted)
-    files = lay_out(planter.disk, planter.disk.with_suffix(".files"))
-    theirs = {
-        peer: search_files(command, files, planted) for peer, command in PEERS.items() if shutil.which(command[0])
-    }
-    rows = [row for peer, outcome in theirs.items() for row in compare(planter.kind, len(planted), ours, peer, outcome)]
-    return rows or compare(planter.kind, len(planted), ours)
+    ours = search_blocks(planted)
+    rows = compare(planted, ours)
+    if peers:
+        files = lay_out(planted.disk, planted.disk.with_suffix(".files"))
+        for peer in peers:
+            if peer.program:
+                rows += compare(planted, ours, peer.name, search_files(peer, files, planted.planted))
+            else:
+                rows += compare(planted, ours, f"{peer.name}: not installed")
+    return rows
 
 
-def compare(kind: str, planted: int, ours: Outcome, peer: str = "", theirs: Outcome | None = None) -> list[Row]:
-    """Return the three rows of ours beside a peer."""
+def compare(disk: PlantedDisk, ours: Outcome, peer: str = "", theirs: Outcome | None = None) -> list[Row]:
+    """Return the rows of ours, alone or beside a peer."""
     versions = f"pyperscan {version('pyperscan')}"
+    in_files = sum(bool(each.path) for each in disk.planted)
+    of = f"{len(disk.planted)}, {in_files} of them in files"
     values = (
-        (f"{kind}: plants found of {planted}", "plants", "found", str(planted)),
-        (f"{kind}: false alarms", "places", "false", "0"),
-        (f"{kind}: the whole search", "s", "seconds", ""),
+        (f"{disk.name}: plants found of {of}", "plants", "found", str(len(disk.planted))),
+        (f"{disk.name}: plants missed", "plants", "missed", "0"),
+        (f"{disk.name}: false alarms", "places", "false", "0"),
+        (f"{disk.name}: the whole search", "s", "seconds", ""),
     )
     return [
         Row(measure, unit, getattr(ours, name), peer, getattr(theirs, name, None), bound, 1, versions)
@@ -70,17 +76,12 @@ def compare(kind: str, planted: int, ours: Outcome, peer: str = "", theirs: Outc
     ]
 
 
-def search_blocks(disk: Path, planted: list[Planted]) -> Outcome:
+def search_blocks(planted: PlantedDisk) -> Outcome:
     """Search the disk as the proof does."""
     started = time.monotonic()
-    with open_image(disk) as image:
-        _, findings, _ = prove_raw(image, (), PATTERNS)
+    searched = search(planted)
     seconds = time.monotonic() - started
-    found = sum(
-        any(finding.control == each.plant.control and is_at(finding, each) for finding in findings) for each in planted
-    )
-    false = sum(not any(is_at(finding, each) for each in planted) for finding in findings)
-    return Outcome(found, false, seconds)
+    return Outcome(len(planted.planted) - len(searched.missed), len(searched.missed), len(searched.false), seconds)
 
 
 def lay_out(disk: Path, folder: Path) -> Path:
@@ -95,25 +96,12 @@ def lay_out(disk: Path, folder: Path) -> Path:
     return folder
 
 
-PEERS = {
-    "detect-secrets": ("detect-secrets", "scan", "--all-files", "."),
-    "ripgrep, the same patterns": ("rg", "-lauuU", "--no-unicode", "PATTERNS", "."),
-}
-"""How each peer is called in the folder of files. It prints their names, or JSON with them under `results`."""
-
-
-def search_files(command: tuple[str, ...], folder: Path, planted: list[Planted]) -> Outcome:
+def search_files(peer: Peer, folder: Path, planted: list[Planted]) -> Outcome:
     """Let a peer search the files."""
     started = time.monotonic()
-    arguments = [alternation() if part == "PATTERNS" else part for part in command]
-    told = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False).stdout
+    told = subprocess.run([str(peer.program), *peer.command], cwd=folder, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - started
-    named = names_in(told)
+    named = names_in(told.stdout, folder)
     wanted = {each.path for each in planted if each.path}
-    return Outcome(len(wanted & named), len(named - wanted), seconds)
-
-
-def names_in(told: str) -> set[str]:
-    """Return the files that a peer named, as paths of the disk."""
-    names = json.loads(told)["results"] if told.startswith("{") else told.splitlines()
-    return {f"/{os.path.normpath(name)}" for name in names}
+    found = sum(each.path in named for each in planted if each.path)
+    return Outcome(found, len(planted) - found, len(named - wanted), seconds)

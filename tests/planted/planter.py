@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.report.evidence import Finding
 from tests.planted import lvm
-from tests.planted.plants import Decoy, Plant
+from tests.planted.plants import SYSTEM, Decoy, Plant
 
 MIB = 1 << 20
 START, SIZE = 2 * MIB, 320 * MIB
@@ -75,7 +75,7 @@ class Planter:
         return START + lvm.DATA_START + SEGMENTS[segment][0] * lvm.EXTENT + within
 
     def make(self, plants: list[Plant], decoys: list[Decoy]) -> list[Planted]:
-        files = {plant.where.split(":", 1)[1]: plant.content for plant in plants if ":" in plant.where}
+        files = SYSTEM | {plant.where.split(":", 1)[1]: plant.content for plant in plants if ":" in plant.where}
         files |= {decoy.path: decoy.content for decoy in decoys}
         files |= {"/opt/app/slack.txt": b"short\n", "/opt/app/note": b"note\n", "/opt/app/edited": b"nothing\n"}
         files |= {"/opt/app/fragments": b"-" * 2 * PAGE} if self.kind == "xfs" else {}

