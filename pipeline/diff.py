@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.aws import images
 from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.session import Session
-from pipeline.errors import BlockUnreadable, SpecInvalid
+from pipeline.errors import BlockUnreadable, CloudFailed, SpecInvalid
 from pipeline.report.evidence import Evidence
 from pipeline.report.evidence_folder import find_build_of, read_report
 from pipeline.report.render import control_matrix
@@ -125,7 +125,11 @@ def read_side(name: str, builds: Path, open_session: Callable[[], Session], prog
     image_id = name if name.startswith("ami-") else image_of(builds / name)
     session = open_session()
     snapshot_ids = images.describe_image(session, image_id).snapshot_ids
-    side = read_disks(image_id, [SnapshotBlocks(session, snapshot_id) for snapshot_id in snapshot_ids], progress)
+    try:
+        side = read_disks(image_id, [SnapshotBlocks(session, snapshot_id) for snapshot_id in snapshot_ids], progress)
+    except CloudFailed as error:
+        hint = "EBS direct reads no public snapshot of somebody else: copy the image, and name the copy"
+        raise CloudFailed(error.message, resource=image_id, region=session.region, hint=hint) from error
     known = find_build_of(builds, image_id)
     return Side(side.name, {**read_build(known), **side.subjects}, side.owners) if known else side
 
