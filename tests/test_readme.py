@@ -20,6 +20,7 @@ ELSEWHERE = {
     "ci/invoke bench --only=build": "tests/bench is measured by hand: a measurement beside tests would be none",
     "ci/invoke bench --only=planted": "the same search of the same disks is tests/planted/test_planted.py",
     "ci/invoke bench --only=verify": "tests/verify/test_both_backends.py runs every check by both ways",
+    "ci/invoke bench --only=harden": "it takes an hour; tests/bench/test_operations.py runs our part of it",
     "ci/invoke build --spec=specs/debian-12.yaml": "needs an account of AWS: never run",
     "ci/invoke audit.account": "tests/audit: a local cloud has no root MFA and no password policy, so it exits 80",
     "ci/invoke audit.network": "tests/audit: what other tests leave open for a moment is none of the README's",
