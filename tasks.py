@@ -237,6 +237,23 @@ def release_status(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC, 
 
 
 @task(
+    name="submit",
+    help={"build": BUILD_HELP, "spec": SPEC_HELP, "dry-run": "only check the Marketplace's conditions"},
+)
+def marketplace_submit(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC, dry_run: bool = False) -> None:
+    """Add the image of a proved build to its product of AWS Marketplace, and follow that to its end."""
+    with errors_explained():
+        from pipeline.options import open_cloud
+        from pipeline.share import submit_build
+        from pipeline.spec import load_spec
+
+        loaded = load_spec(ROOT / spec)
+        session = open_cloud(loaded, start_local_cloud)
+        for line in submit_build(session, loaded, BUILDS / build, dry_run=dry_run):
+            print(line)
+
+
+@task(
     help={
         "spec": SPEC_HELP,
         "yes": "take the steps; without it, only show them",
@@ -520,6 +537,7 @@ def lint(_: Context) -> None:
 audit = Collection("audit", audit_account, audit_network)
 iam = Collection("iam", iam_policy)
 release = Collection("release", release_status)
+marketplace = Collection("marketplace", marketplace_submit)
 
 
 @task(help={"json": "print them as JSON, with every check by its name"})
@@ -619,6 +637,7 @@ namespace = Collection(
     audit,
     iam,
     release,
+    marketplace,
     cloud,
 )
 os.environ.setdefault("PYTHONUNBUFFERED", "1")

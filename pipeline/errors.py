@@ -193,6 +193,17 @@ class RetireFailed(AssayError):
     default_hint = "what went well stays done: `invoke retire` again goes on with the rest"
 
 
+class MarketplaceRefused(AssayError):
+    """AWS Marketplace would refuse the image, or has refused it; every reason is listed."""
+
+    exit_status = 53
+    default_hint = "mend what is listed and submit again: a change set that failed changed nothing"
+
+    def __init__(self, message: str, problems: tuple[str, ...] = (), **about: str | None) -> None:
+        super().__init__("\n".join((message, *(f"  {problem}" for problem in problems))), **about)
+        self.problems = problems
+
+
 class ResourcesLeaked(AssayError):
     """Some resources could not be removed; they are listed in the report and cost money until they are."""
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.aws import images
+from pipeline.aws import change_sets, images
 from pipeline.aws.session import Session
-from pipeline.aws.tags import LIFETIME, Tags
+from pipeline.aws.tags import LIFETIME, NAME, Tags
 from pipeline.errors import ReleaseFailed
 from pipeline.interruption import interruptible
 from pipeline.journal import Journal
+from pipeline.publish import copies, marketplace
 from pipeline.publish.copies import Proved
 from pipeline.publish.release import Release, digests_of
 from pipeline.publish.sharing import describe_changes, product_code_result, read_sharing, wanted_sharing
@@ -65,6 +66,37 @@ def release_build(session: Session, spec: Spec, folder: Path, evidence: Evidence
             journal.undo_all()
             raise
     return results
+
+
+def submit_build(session: Session, spec: Spec, folder: Path, *, dry_run: bool = False) -> Iterator[str]:
+    """Add the image of a proved build to its product of AWS Marketplace, and yield a line for each thing that is seen.
+
+    Raises ReleaseFailed for an image that was not proved or has other product codes, MarketplaceRefused, SpecInvalid.
+    """
+    marketplace.require_marketplace(spec)
+    evidence = read_report(folder)
+    home = images.describe_image(session, proved_image(evidence).image_id)
+    there = session.in_region(change_sets.REGION)
+    image = home if there is session else copies.find_copy(there, home.tags.get(NAME, home.name))
+    if image is None:
+        raise ReleaseFailed(
+            "there is no copy in the region that the Marketplace takes images from",
+            resource=home.image_id,
+            region=there.region,
+            hint="`invoke share` makes it, where release.regions names the region",
+        )
+    conditions = marketplace.require_conditions(spec, image, session.account_id, there.region)
+    codes = product_code_result(there, image.image_id, spec.share.product_codes)
+    if codes.status is not Status.PASS:
+        raise ReleaseFailed(f"{codes.title}: {codes.detail}", resource=image.image_id, region=there.region)
+    yield from (f"{one.status} {' '.join(one.controls)} {one.title}" for one in (*conditions, codes))
+    if dry_run:
+        yield f"would add {image.image_id} to {marketplace.require_marketplace(spec).product_id}"
+        return
+    seen: list[str] = []
+    added = marketplace.submit_version(there, spec, image, evidence.build_id, seen.append)
+    yield from seen
+    yield f"{added.status} {' '.join(added.controls)} {added.title}"
 
 
 def proved_image(evidence: Evidence) -> Image:

@@ -28,10 +28,12 @@ from pipeline.spec.types import (
     Parameter,
     ParameterName,
     ProductCode,
+    ProductId,
     PublicKey,
     Region,
     RepositoryName,
     RepositoryUrl,
+    RoleArn,
     SecurityGroupId,
     ServiceName,
     SigningKey,
@@ -385,6 +387,32 @@ class Retire(Part):
     """Between two steps, and since the last launch: time to move away, or to come back."""
 
 
+class MarketplacePort(Part):
+    """A TCP port that the product's security group opens."""
+
+    port: Annotated[int, Field(ge=1, le=65535)]
+    sources: Annotated[tuple[AnyCidr, ...], Field(min_length=1)]
+
+
+class Marketplace(Part):
+    """The product of AWS Marketplace that gets the image as a new version (A22). It is sold, so it is never public."""
+
+    seller: AccountId
+    """The account that sells: nobody else submits."""
+    product_id: ProductId
+    access_role: RoleArn
+    """The role by which the Marketplace reads the image."""
+    operating_system: Literal["AMAZONLINUX", "CENTOS", "DEBIAN", "OTHERLINUX", "RHEL", "SUSE", "UBUNTU"]
+    operating_system_version: OneLine
+    instance_type: InstanceType
+    """The one that is recommended."""
+    usage: OneLine
+    """How to use an instance, for the customer."""
+    release_notes: OneLine | None = None
+    ports: Annotated[tuple[MarketplacePort, ...], Field(min_length=1)]
+    """All that instances serve, ssh among them."""
+
+
 class Release(Part):
     """Where else the image is released, and what is set on it everywhere. Nothing named: it is shared where it is."""
 
@@ -399,13 +427,15 @@ class Release(Part):
     copies_on_failure: Literal["keep", "remove"] = "keep"
     """What becomes of new copies when the release fails: kept, so that it can be completed, or removed."""
 
+    marketplace: Marketplace | None = None
+    """The product that `invoke marketplace.submit` adds the image to."""
     retire: Retire | None = None
     """What becomes of the images of older builds; not named: `invoke retire` refuses."""
 
     @property
     def goes_further(self) -> bool:
         """Whether anything is named: more than sharing the image where it is."""
-        return self != Release(retire=self.retire)
+        return self != Release(retire=self.retire, marketplace=self.marketplace)
 
 
 class Attest(Part):

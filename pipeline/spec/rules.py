@@ -105,6 +105,24 @@ def share_what_can_be_shared(data: object, folder: Path) -> Iterator[tuple[Place
         )
 
 
+def sell_what_can_be_sold(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse what AWS Marketplace does not take: public or encrypted images, and those without an administrator."""
+    if not isinstance(value_at(data, "release", "marketplace"), dict):
+        return
+    if value_at(data, "share", "public") is True:
+        yield ("share", "public"), "an image that is sold can never be public (A22)"
+    if isinstance(value_at(data, "image", "encryption"), dict):
+        yield ("image", "encryption"), "AWS Marketplace takes no encrypted image (A22)"
+    if value_at(data, "harden", "launch_user_sudo") is False:
+        yield (
+            ("harden", "launch_user_sudo"),
+            "is false, but AWS Marketplace wants an administrator: whoever launches (H30)",
+        )
+    regions = [value_at(data, "region"), *items_at(data, "release", "regions")]
+    if "us-east-1" not in regions:
+        yield ("release", "regions"), "lacks us-east-1, from which AWS Marketplace takes images (A22)"
+
+
 CLEAR_TEXT = {21: "ftp", 23: "telnet", 512: "rexec", 513: "rlogin", 514: "rsh"}
 
 
@@ -337,6 +355,7 @@ RULES: tuple[Rule, ...] = (
     let_somebody_in,
     keep_users_apart,
     share_what_can_be_shared,
+    sell_what_can_be_sold,
     serve_safe_ports,
     keep_services_apart,
     scan_what_is_known,

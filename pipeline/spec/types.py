@@ -270,6 +270,13 @@ ProductCode = Annotated[
         r"[a-z0-9]{20,28}|[0-9A-F]{8}", "a product code: as AWS Marketplace shows it, about 25 small letters and digits"
     ),
 ]
+ProductId = Annotated[
+    str, Form(r"(prod-[a-z0-9]{10,20}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})", "the id of a product: prod-…")
+]
+RoleArn = Annotated[
+    str,
+    Form(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}", "the whole ARN of a role: arn:aws:iam::…:role/…"),
+]
 ImageName = Annotated[str, AfterValidator(_check_image_name)]
 Description = Annotated[str, Form(r"[ -~]{0,255}", "a description: at most 255 ASCII characters on one line")]
 TagKey = Annotated[

@@ -33,9 +33,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Strike:
-    """What goes wrong with which call."""
+    """What goes wrong with which call: this one, or the how many-th of all."""
 
-    call: Call
+    call: Call | int
     kind: str
 
 
@@ -52,7 +52,8 @@ class Wire:
         self.polls: list[Call] = []
         self.polling = threading.local()
         """`on` while this thread asks only to wait for something."""
-        self.before: Callable[[Call], object] = lambda _: None
+        self.before: Callable[[Call, str], object] = lambda *_: None
+        """Sees each call before it is made, and what it asks."""
         self._counts: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
@@ -77,10 +78,10 @@ class Wire:
         """Carry one request: None lets botocore send it."""
         call = self.count(region, event_name.rpartition(".")[2])
         try:
-            self.before(call)
+            self.before(call, str(request.body))
         except Throttle:
             return strike("throttle", service, client, request)
-        if not self.strike or call != self.strike.call:
+        if not self.strike or self.strike.call not in (call, len(self.calls)):
             return None
         return strike(self.strike.kind, service, client, request)
 
