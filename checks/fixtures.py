@@ -35,6 +35,11 @@ FACTS = {
     "user_data_sha256": "the SHA-256 digest of the build guest's user-data, in hex",
     "boot_id": "the boot id of the build guest",
     "instance_id": "the id of the build instance",
+    "earlier_boot_id": "the boot id of this instance's boot before",
+    "earlier_machine_id": "the machine id that this instance had before this boot",
+    "earlier_host_keys": "the SHA-256 digest of the public host keys that this instance had before this boot",
+    "earlier_root_password": "the SHA-256 digest of root's locked password hash before this boot",
+    "earlier_authorized_keys": "the SHA-256 digest of everybody's authorized keys before this boot",
 }
 """The facts of the build that checks may be told with `--expectations`: a JSON object of strings."""
 

@@ -9,9 +9,10 @@ from pipeline.report import evidence
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence
 from pipeline.spec import Spec
+from pipeline.stages.boots import prove_boot
 from pipeline.stages.context import Context
 from pipeline.stages.guests import open_door
-from pipeline.stages.prove import prove_boot, prove_foreign_blocks
+from pipeline.stages.prove import prove_foreign_blocks
 
 
 def run_proof(context: Context, image_id: str) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pipeline.aws.session import Session, open_session
 from pipeline.aws.tags import Tags
@@ -58,9 +59,11 @@ class ScriptedShell:
 
     def __init__(self, stop: Callable[[], object]) -> None:
         self.stop = stop
+        self.boot_id = uuid4().hex
 
     def run(self, command: str, **_: Any) -> Output:
-        return Output(0, json.dumps({"v1": {"errors": []}}) if "cloud-init" in command else "0123 4567\n", "")
+        answer = json.dumps({"v1": {"errors": []}}) if "cloud-init" in command else f"0123 {self.boot_id}\n"
+        return Output(0, answer, "")
 
     def run_program(self, program: Program) -> Iterator[StepResult]:
         yield from (StepResult(step, Outcome.CHANGED) for step in program.steps)
@@ -94,7 +97,8 @@ def script_the_guest(session: Session, spec: Spec) -> None:
     put("harden", "can_log_in", lambda *_: True)
     put("prove", "prove", lambda *_, **__: passed(Layer.LIVE))
     put("prove", "write_sbom", lambda *_: None)
-    put("prove", "prove_fresh_boot", lambda *_, **__: passed(Layer.FRESH_BOOT))
+    put("boots", "write_sbom", lambda *_: None)
+    put("boots", "prove_fresh_boot", lambda *_, **__: passed(Layer.FRESH_BOOT))
     put("prove", "search_blocks", lambda *_, **__: (passed(Layer.RAW), (), "00"))
     put("prove", "prove_back_doors", lambda *_, **__: (passed(Layer.RAW), ()))
 

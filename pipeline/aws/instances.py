@@ -253,6 +253,19 @@ def wait_running(
     return wait_for_state(session, instance_id, "running", deadline_seconds, progress, clock, missing_codes=MISSING)
 
 
+def reboot_instance(session: Session, instance_id: str) -> None:
+    """Ask an instance to reboot. It stays `running` for the cloud: only the guest itself shows when it is back."""
+    with cloud_errors(instance_id, session.region):
+        session.client("ec2").reboot_instances(InstanceIds=[instance_id])
+
+
+def start_instance(session: Session, instance_id: str, *, progress: Callable[[str], None] | None = None) -> Instance:
+    """Start a stopped instance and wait until it runs. Its public address may be another one. Raises CloudFailed."""
+    with cloud_errors(instance_id, session.region):
+        session.client("ec2").start_instances(InstanceIds=[instance_id])
+    return wait_running(session, instance_id, progress=progress)
+
+
 def stop_instance(
     session: Session,
     instance_id: str,

@@ -11,9 +11,9 @@ import select
 import shlex
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import paramiko
@@ -55,6 +55,7 @@ eval "${{script%.}}"
 """Takes its script from standard input, so that it is in no process list, and leaves the script nothing to read."""
 
 STARTED = "assay-started"
+PASSWORD_METHODS = frozenset({"password", "keyboard-interactive"})
 
 logging.getLogger("pipeline.guest.ssh").propagate = False
 logging.getLogger("pipeline.guest.ssh").addHandler(logging.NullHandler())
@@ -177,6 +178,69 @@ def can_log_in(
     return True
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a guest said to one user's attempts to log in."""
+
+    opened: tuple[bool, ...]
+    """For each credential, whether it let the user in."""
+    methods: frozenset[str]
+    """The ways to log in that it offers the user, as ssh names them: `publickey`, `password` …"""
+
+
+def try_credentials(
+    connector: Connector,
+    user: str,
+    credentials: Sequence[KeyPair | Secret | None],
+    host_keys: tuple[str, ...],
+    deadline_seconds: float = ATTEMPT_SECONDS,
+    *,
+    resource: str | None = None,
+) -> Answer:
+    """Return which of these credentials let a user in, asked in as few connections as the guest allows.
+
+    A password is offered only where the guest takes one, so None (nothing at all) comes first: its refusal names the
+    methods. Raises GuestUnreachable when there was no answer, and HostKeyMismatch.
+    """
+    login = Login(connector, user, None, host_keys, resource)
+    opened: list[bool] = []
+    methods: set[str] = set()
+    transport: GuestTransport | None = None
+    try:
+        for credential in credentials:
+            if isinstance(credential, Secret) and not methods & PASSWORD_METHODS:
+                opened.append(False)
+                continue
+            if transport is None or not transport.is_active():
+                transport = greet_in_time(login, deadline_seconds)
+            try:
+                authenticate(transport, replace(login, credential=credential), time.monotonic() + deadline_seconds)
+            except LoginRefused as refusal:
+                opened.append(False)
+                methods |= set(getattr(refusal.__cause__, "allowed_types", ()))
+            else:
+                opened.append(True)
+                transport.close()
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise login.unreachable(f"no answer to a login as {user}: {error or type(error).__name__}") from error
+    finally:
+        if transport:
+            transport.close()
+    return Answer(tuple(opened), frozenset(methods))
+
+
+def greet_in_time(login: Login, deadline_seconds: float) -> "GuestTransport":
+    """Return a transport on which nobody is logged in yet. Raises GuestUnreachable, HostKeyMismatch."""
+    ends = time.monotonic() + deadline_seconds
+    while True:
+        try:
+            return greet(login, min(ends, time.monotonic() + ATTEMPT_SECONDS))
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            if time.monotonic() + PAUSE_SECONDS > ends:
+                raise login.unreachable(f"no answer by ssh: {error or type(error).__name__}") from error
+        time.sleep(PAUSE_SECONDS)
+
+
 def open_transport(
     login: Login, deadline_seconds: float, refusals_seconds: float = REFUSALS_SECONDS
 ) -> "GuestTransport":
@@ -208,14 +272,27 @@ def log_in_once(login: Login, ends: float) -> "GuestTransport":
 
     Raises LoginRefused, HostKeyMismatch, and OSError, EOFError or SSHException for everything that may pass.
     """
+    transport = greet(login, ends)
+    try:
+        authenticate(transport, login, ends)
+        transport.set_keepalive(KEEPALIVE_SECONDS)
+    except BaseException:
+        transport.close()
+        raise
+    return transport
+
+
+def greet(login: Login, ends: float) -> "GuestTransport":
+    """Return a transport to a guest that showed a host key which is known of it; nobody is logged in yet.
+
+    Raises HostKeyMismatch, and OSError, EOFError or SSHException for everything that may pass.
+    """
     pinned = {split_key(line) for line in login.host_keys}
     if not pinned:
         raise HostKeyMismatch("no host key of the guest is known", **login.about)
     transport = GuestTransport(login.connector.open_socket(remaining(ends)))
     try:
         exchange_keys(transport, login, pinned, ends)
-        authenticate(transport, login, ends)
-        transport.set_keepalive(KEEPALIVE_SECONDS)
     except BaseException:
         transport.close()
         raise

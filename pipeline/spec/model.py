@@ -335,6 +335,14 @@ class Scrub(Part):
     and XFS, without product codes). false: it stays on the image's disk."""
 
 
+class Prove(Part):
+    """How instances of the image are proved."""
+
+    boot_again: tuple[Literal["reboot", "stop-start"], ...] = ("reboot", "stop-start")
+    """Boots of the fresh instance after its first, each proved as that was (H29). None: settings, host keys, disk and
+    services may not survive, and the report says so. Each costs a boot."""
+
+
 class BlockDevice(Part):
     """A disk of the image."""
 
@@ -460,6 +468,7 @@ class Spec(Part):
     users: tuple[User, ...] = ()
     harden: Harden = Harden()
     scrub: Scrub = Scrub()
+    prove: Prove = Prove()
     waivers: tuple[ControlWaiver, ...] = ()
     """Controls of hardening whose checks may fail, each with a reason, until a date."""
     checks: tuple[OneLine, ...] = ()

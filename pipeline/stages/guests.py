@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from getpass import getpass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.aws import instances, keys, network
 from pipeline.aws.instances import Instance, Launch
 from pipeline.aws.wait import wait_until
-from pipeline.errors import CloudFailed, DeadlinePassed, GuestFailed, GuestUnreachable
+from pipeline.errors import CloudFailed, DeadlinePassed, GuestFailed, GuestUnreachable, HostKeyMismatch
 from pipeline.guest.keys import KeyPair, load_key_file, make_key_pair, read_host_keys
 from pipeline.guest.root_shell import RootShell
 from pipeline.guest.shell import Connector, DirectConnector, Shell, connect
@@ -17,7 +18,10 @@ from pipeline.stages.context import Context
 
 BOOT_SECONDS = 600.0
 CLOUD_INIT_SECONDS = 600.0
+REFUSALS_SECONDS = 5.0
+"""A guest that goes down or comes up lets nobody in (pam_nologin): it is looked at again after so long."""
 ROOT_SHELLS = 2
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 CLOUD_INIT_RESULT = "cloud-init status --wait >/dev/null 2>&1; cat /run/cloud-init/result.json"
 
 
@@ -38,6 +42,8 @@ class Guest:
     connector: Connector
     host_keys: tuple[str, ...]
     user_data: str
+    user: str
+    """Who is logged in."""
     shell: Shell
 
 
@@ -135,7 +141,82 @@ def reach_guest(context: Context, instance: Instance, launch: Launch, key_pair: 
     except BaseException:
         shell.close()
         raise
-    return Guest(instance, key_pair, connector, host_keys, launch.user_data, shell)
+    return Guest(instance, key_pair, connector, host_keys, launch.user_data, user, shell)
+
+
+def boot_again(context: Context, guest: Guest, how: Literal["reboot", "stop-start"]) -> Guest:
+    """Reboot a guest, or stop and start it, and return it with a session on the new boot. The old session is closed.
+
+    The host keys are those of before; the public address may be another one. Raises CloudFailed, GuestUnreachable,
+    HostKeyMismatch, GuestFailed. The console's log is saved in any case.
+    """
+    instance_id = guest.instance.instance_id
+    boot_id = guest.shell.run(BOOT_ID).stdout
+    guest.shell.close()
+    with context.recorder.stage("boot"):
+        try:
+            return enter_next_boot(context, restart(context, guest, how), boot_id)
+        finally:
+            save_console(context, f"consumer-{how}", instance_id)
+
+
+def restart(context: Context, guest: Guest, how: Literal["reboot", "stop-start"]) -> Guest:
+    """Make the cloud boot a guest again, and return it as the cloud describes it then; its session is of before."""
+    instance_id, progress = guest.instance.instance_id, context.recorder.progress
+    if how == "reboot":
+        instances.reboot_instance(context.session, instance_id)
+        return guest
+    instances.stop_instance(context.session, instance_id, progress=progress)
+    instance = instances.start_instance(context.session, instance_id, progress=progress)
+    connector = DirectConnector(address_of(context, instance), context.spec.ssh.port)
+    return replace(guest, instance=instance, connector=connector)
+
+
+def enter_next_boot(context: Context, guest: Guest, boot_id: str) -> Guest:
+    """Return the guest with a session open on a boot of another id. Raises GuestUnreachable, GuestFailed."""
+    instance_id = guest.instance.instance_id
+    context.recorder.progress("waiting for ssh on the next boot")
+    try:
+        shell = wait_until(
+            lambda: enter_another_boot(guest, boot_id),
+            lambda entered: entered is not None,
+            what=instance_id,
+            region=context.region,
+            deadline_seconds=BOOT_SECONDS,
+            state=lambda entered: "up" if entered else "not up again",
+            sightings=1,
+        )
+    except DeadlinePassed as late:
+        raise GuestUnreachable(
+            f"it did not come up again within {BOOT_SECONDS:.0f} s", resource=instance_id, region=context.region
+        ) from late
+    assert shell is not None
+    wait_for_cloud_init(shell, instance_id)
+    return replace(guest, shell=shell)
+
+
+def enter_another_boot(guest: Guest, boot_id: str) -> Shell | None:
+    """Return a session on the guest unless it is still the boot of this id, or lets nobody in yet."""
+    shell = None
+    try:
+        shell = connect(
+            guest.connector,
+            guest.user,
+            guest.key_pair,
+            guest.host_keys,
+            BOOT_SECONDS,
+            resource=guest.instance.instance_id,
+            refusals_seconds=REFUSALS_SECONDS,
+        )
+        if shell.run(BOOT_ID).stdout.strip() not in ("", boot_id.strip()):
+            return shell
+    except HostKeyMismatch:
+        raise
+    except GuestUnreachable:
+        pass
+    if shell:
+        shell.close()
+    return None
 
 
 def open_root_shells(shell: Shell) -> tuple[RootShell, ...]:

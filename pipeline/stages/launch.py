@@ -1,6 +1,8 @@
 """Stage 1: find the base image, open the door, launch the build guest, log in."""
 
+import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,6 +17,7 @@ from pipeline.preflight import look_ahead, require_ready
 from pipeline.report.evidence import BaseImage
 from pipeline.residue.secrets import AwsSession, build_secrets
 from pipeline.spec import Spec
+from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.context import Context
 from pipeline.stages.guests import Door, Guest, boot_guest, make_key, open_door
 from pipeline.stages.launch_proof import prove_host_key, prove_own_key, prove_what_it_was_given
@@ -182,3 +185,18 @@ def read_identity(shell: Shell) -> tuple[str, str]:
     """Return the machine id and the boot id of a guest."""
     lines = shell.run(IDENTITY).stdout.split()
     return (lines[0], lines[-1]) if len(lines) == 2 else ("", "")
+
+
+def facts_of_build(launched: Launched | None) -> Mapping[str, str]:
+    """Return what the checks compare a guest with; nothing for an image of somebody else."""
+    if launched is None:
+        return {}
+    guest = launched.guest
+    return {
+        "build_public_key": guest.key_pair.public_openssh,
+        "host_key_fingerprints": " ".join(fingerprint(line) for line in guest.host_keys),
+        "machine_id": launched.machine_id,
+        "user_data_sha256": hashlib.sha256(guest.user_data.encode()).hexdigest(),
+        "boot_id": launched.boot_id,
+        "instance_id": guest.instance.instance_id,
+    }

@@ -1,25 +1,19 @@
-"""Stages 4, 6 and 7: prove the image live, on its raw blocks, and on a fresh boot as a consumer would launch it."""
+"""Stages 4, 6 and 7: prove the image live, on its raw blocks, and (boots.py) as a consumer would launch it."""
 
-import hashlib
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.aws import snapshots
 from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.images import Image
-from pipeline.aws.instances import Launch
 from pipeline.aws.session import Session
-from pipeline.errors import ProofFailed, ResidueFound, SpecInvalid
+from pipeline.errors import ProofFailed, ResidueFound
 from pipeline.guest.facts import Facts
-from pipeline.guest.keys import KeyPair, load_key_file
-from pipeline.guest.shell import DirectConnector, can_log_in
 from pipeline.harden import harden_steps
 from pipeline.harden.assumed_guest import assume_facts
 from pipeline.harden.managed_file import written_files
-from pipeline.report.evidence import Finding, Layer, Result, Status
+from pipeline.report.evidence import Finding, Layer, Result
 from pipeline.residue.back_doors import prove_back_doors
 from pipeline.residue.blocks import Spool
 from pipeline.residue.locate import Locator
@@ -30,17 +24,14 @@ from pipeline.residue.secrets import AwsSession, BuildSecret, build_secrets
 from pipeline.residue.sift import Allowed
 from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
-from pipeline.stages.booted_state import write_state
+from pipeline.stages.boots import prove_boot
 from pipeline.stages.context import Context
-from pipeline.stages.guests import Door, Guest, ask_passphrase, boot_guest, make_key, open_root_shells, save_console
-from pipeline.stages.launch import Launched, marked_user_data
+from pipeline.stages.launch import Launched, facts_of_build
 from pipeline.stages.rewrite import is_rewritten, prove_free_space
 from pipeline.stages.sbom import write_sbom
 from pipeline.stages.scrub import Scrubbed
 from pipeline.stages.seal import Sealed
-from pipeline.verify.fresh_boot import plan_logins, prove_fresh_boot
 from pipeline.verify.live import prove
-from pipeline.verify.port_scan import prove_ports
 from pipeline.verify.waivers import waive
 
 
@@ -155,87 +146,6 @@ def written_by(facts: Facts, spec: Spec) -> Written:
     return frozenset((file.path, digest_of(file.content.encode())) for file in written_files(harden_steps(facts, spec)))
 
 
-def prove_boot(context: Context, image: Image, door: Door, launched: Launched | None) -> None:
-    """Launch the image as a consumer would, with another key and other user-data, and record what it proves.
-
-    `launched` is the build that made it, None for an image of somebody else.
-    """
-    with context.recorder.stage("fresh boot"):
-        if not context.spec.image.launch_user:
-            context.recorder.add(no_way_in())
-            return
-        key_pair = make_key(context, "consumer-key")
-        prover, prover_key = choose_prover(context.spec, context.spec.image.launch_user, key_pair)
-        user_data = marked_user_data(context.build_id)
-        launch = Launch(
-            image_id=image.image_id,
-            type=context.spec.instance.type,
-            key_name=context.name("consumer-key"),
-            security_group_ids=door.security_group_ids,
-            subnet_ids=door.subnet_ids,
-            public_address=context.spec.network.address == "public",
-            user_data=user_data,
-        )
-        guest = boot_guest(context, "consumer", launch, prover_key, prover)
-        with context.recorder.stage("checks"):
-            build_key = launched.guest.key_pair if launched else None
-            results = prove_fresh_boot(
-                open_root_shells(guest.shell),
-                context.spec,
-                context.recorder.folder,
-                {**facts_of_build(launched), "launch_public_key": key_pair.public_openssh},
-                console=save_console(context, "consumer", guest.instance.instance_id),
-                logins=plan_logins(context.spec, build_key, key_pair),
-                can_log_in=lambda user, key: can_log_in(
-                    guest.connector, user, key, guest.host_keys, resource=guest.instance.instance_id
-                ),
-                spec_folder=context.spec_path.parent,
-                progress=context.check_progress,
-            )
-        context.recorder.add(*waive((*results, *scan_ports(context, guest)), context.spec.waivers))
-        if launched is None:
-            write_sbom(context, guest.shell.run)
-        write_state(context, guest.shell.run)
-        guest.shell.close()
-
-
-def scan_ports(context: Context, guest: Guest) -> tuple[Result, ...]:
-    """Return the result of a scan from outside, where the spec asks for it: our security group intends ssh alone."""
-    if not (context.spec.network.scan_ports and isinstance(guest.connector, DirectConnector)):
-        return ()
-    with context.recorder.stage("port scan"):
-        return (prove_ports(guest.connector.address, {guest.connector.port}),)
-
-
-def choose_prover(spec: Spec, launch_user: str, launch_key: KeyPair) -> tuple[str, KeyPair]:
-    """Return who asks a fresh boot, and with which key: the launch user, or an administrator where that is not root.
-
-    Raises SpecInvalid where `ssh.administrator_key_file` is no key of a user with sudo (H30).
-    """
-    if spec.harden.launch_user_sudo:
-        return launch_user, launch_key
-    key = load_key_file(Path(spec.ssh.administrator_key_file or ""), ask_passphrase)
-    for user in spec.users:
-        if user.sudo and any(fingerprint(line) == key.fingerprint for line in user.keys):
-            return user.name, key
-    raise SpecInvalid(
-        "ssh.administrator_key_file is the key of no user with sudo",
-        hint="name the private half of a key that stands under a user with sudo",
-    )
-
-
-def no_way_in() -> Result:
-    """Return the result for an image without a launch user: its boot cannot be proved from inside."""
-    return Result(
-        controls=("H15",),
-        layer=Layer.FRESH_BOOT,
-        status=Status.UNREACHABLE,
-        title="the image can be entered on a fresh boot",
-        source="stages/prove",
-        detail="image.launch_user is null, and the private keys of its users are not ours",
-    )
-
-
 def require_pass(results: tuple[Result, ...], findings: tuple[Finding, ...], what: str) -> None:
     """Raise ResidueFound or ProofFailed unless everything passed. `unreachable` is not a pass."""
     bad = [result for result in results if result.status.is_failure]
@@ -244,21 +154,6 @@ def require_pass(results: tuple[Result, ...], findings: tuple[Finding, ...], wha
         raise ResidueFound(f"{len(findings)} findings on the blocks", resource=what)
     if bad:
         raise ProofFailed(f"{len(bad)} results are not a pass: {', '.join(controls)}", resource=what)
-
-
-def facts_of_build(launched: Launched | None) -> Mapping[str, str]:
-    """Return what the checks compare a guest with; nothing for an image of somebody else."""
-    if launched is None:
-        return {}
-    guest = launched.guest
-    return {
-        "build_public_key": guest.key_pair.public_openssh,
-        "host_key_fingerprints": " ".join(fingerprint(line) for line in guest.host_keys),
-        "machine_id": launched.machine_id,
-        "user_data_sha256": hashlib.sha256(guest.user_data.encode()).hexdigest(),
-        "boot_id": launched.boot_id,
-        "instance_id": guest.instance.instance_id,
-    }
 
 
 def secrets_of_build(session: Session, launched: Launched) -> tuple[BuildSecret, ...]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -15,13 +16,14 @@ from pipeline.guest.facts import gather_facts
 from pipeline.guest.keys import make_key_pair
 from pipeline.guest.program import compile_program
 from pipeline.guest.root_shell import Output
-from pipeline.guest.shell import DirectConnector, Shell, can_log_in, connect, load_key
+from pipeline.guest.shell import DirectConnector, Shell, can_log_in, connect, load_key, try_credentials
 from pipeline.guest.step import Secret, Step
 from tests.guest.sshd import Relay, Sshd, free_port, running_relay, running_sshd
 
 pytestmark = [pytest.mark.loopback, pytest.mark.subprocess]
 
 SECONDS = 30
+HOST_KEY = make_key_pair("the host key").public_openssh
 
 
 @pytest.fixture(scope="module")
@@ -273,3 +275,31 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < ends
         time.sleep(0.02)
+
+
+def test_one_account_is_tried_with_everything_over_few_connections(tmp_path: Path) -> None:
+    """A daemon that hangs up after two refusals is asked again; a password is offered only where one is taken."""
+    other = make_key_pair("a stranger")
+    with running_sshd(tmp_path, "MaxAuthTries 2") as sshd, running_relay(sshd.port) as relay:
+        credentials = (None, other, sshd.key, other, other, other, Secret("password"))
+        answer = try_credentials(relay.connector, sshd.user, credentials, sshd.host_keys, SECONDS)
+        assert answer.opened == (False, False, True, False, False, False, False)
+        assert answer.methods == {"publickey"}
+        assert relay.accepted == 3
+
+
+def test_passwords_are_tried_where_they_are_taken(tmp_path: Path) -> None:
+    with running_sshd(tmp_path, "") as sshd:
+        config = sshd.folder / "config"
+        config.write_text(config.read_text().replace("PasswordAuthentication no", "PasswordAuthentication yes"))
+        os.kill(sshd.process.pid, signal.SIGHUP)
+        wait_until(lambda: "Received SIGHUP" in (sshd.folder / "log").read_text())
+        sshd.wait()
+        answer = try_credentials(sshd.connector, sshd.user, (None, Secret("not this one")), sshd.host_keys, SECONDS)
+    assert answer.opened == (False, False)
+    assert "password" in answer.methods
+
+
+def test_a_daemon_that_does_not_answer_is_no_refusal() -> None:
+    with pytest.raises(GuestUnreachable, match="no answer"):
+        try_credentials(DirectConnector("127.0.0.1", free_port()), "root", (None,), (HOST_KEY,), 1)

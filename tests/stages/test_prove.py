@@ -5,7 +5,8 @@ import pytest
 from pipeline.errors import ProofFailed, ResidueFound, SpecInvalid
 from pipeline.guest.keys import KeyPair, make_key_pair
 from pipeline.report.evidence import Finding, Layer, Result, Status
-from pipeline.stages.prove import choose_prover, no_way_in, require_pass
+from pipeline.stages.boots import choose_prover, no_way_in
+from pipeline.stages.prove import require_pass
 from tests.guest.sshd import write_private
 from tests.harden.samples import spec
 

@@ -1,0 +1,209 @@
+"""Stage 7: prove the image as a consumer would launch it: with another key, from nothing but the image; then again.
+
+Each boot is proved whole: the checks, the console, who may log in, what answers from outside. The results of a later
+boot say in their titles after what it came.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pipeline.aws.images import Image
+from pipeline.aws.instances import Launch
+from pipeline.errors import AssayError, SpecInvalid
+from pipeline.guest.keys import KeyPair, load_key_file
+from pipeline.guest.shell import Answer, DirectConnector, try_credentials
+from pipeline.guest.step import Secret
+from pipeline.report.catalogue import CATALOGUE
+from pipeline.report.evidence import Layer, Result, Status
+from pipeline.spec import Spec
+from pipeline.spec.public_keys import fingerprint
+from pipeline.stages.context import Context
+from pipeline.stages.guests import (
+    Door,
+    Guest,
+    ask_passphrase,
+    boot_again,
+    boot_guest,
+    make_key,
+    open_root_shells,
+    save_console,
+)
+from pipeline.stages.launch import Launched, facts_of_build, marked_user_data
+from pipeline.stages.sbom import write_sbom
+from pipeline.verify.fresh_boot import prove_fresh_boot, read_what_stays
+from pipeline.verify.logins import ACCOUNTS, FORGIVE, PENALTIES, Attempts, prove_logins
+from pipeline.verify.port_scan import prove_ports
+from pipeline.verify.waivers import waive
+
+T = TypeVar("T")
+How = Literal["reboot", "stop-start"]
+
+AGAIN: Mapping[How, str] = {"reboot": "after a reboot", "stop-start": "after a stop and a start"}
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """Who launched the image, and what the checks compare the instance with."""
+
+    launch_key: KeyPair
+    build_key: KeyPair | None
+    """None for an image of somebody else."""
+    facts: Mapping[str, str]
+
+
+def prove_boot(context: Context, image: Image, door: Door, launched: Launched | None) -> None:
+    """Launch the image as a consumer would, with another key and other user-data, and record what its boots prove.
+
+    `launched` is the build that made it, None for an image of somebody else. Raises what keeps an instance from coming
+    up; what it would have shown is recorded as unreachable.
+    """
+    if not context.spec.image.launch_user:
+        context.recorder.add(no_way_in())
+        return
+    with context.recorder.stage("fresh boot"):
+        launch_key = make_key(context, "consumer-key")
+        guest = reach(context, "", lambda: launch_image(context, image, door, launch_key))
+        facts = {**facts_of_build(launched), "launch_public_key": launch_key.public_openssh}
+        consumer = Consumer(launch_key, launched.guest.key_pair if launched else None, facts)
+        console = save_console(context, "consumer", guest.instance.instance_id)
+        prove_this_boot(context, guest, consumer, console)
+        if launched is None:
+            write_sbom(context, guest.shell.run)
+    for how in context.spec.prove.boot_again:
+        with context.recorder.stage(AGAIN[how]):
+            stays = read_what_stays(guest.shell.run)
+            guest = reach(context, AGAIN[how], lambda: boot_again(context, guest, how))  # noqa: B023 -- called at once
+            said = save_console(context, f"consumer-{how}", guest.instance.instance_id)
+            again = Consumer(launch_key, consumer.build_key, {**facts, **stays})
+            prove_this_boot(context, guest, again, said.removeprefix(console), how)
+            console = said
+    guest.shell.close()
+    context.recorder.add(*not_booted_again(context.spec))
+
+
+def launch_image(context: Context, image: Image, door: Door, launch_key: KeyPair) -> Guest:
+    """Return a fresh instance of the image, with a session of whoever is to ask it. Raises as `boot_guest` does."""
+    prover, prover_key = choose_prover(context.spec, context.spec.image.launch_user or "", launch_key)
+    launch = Launch(
+        image_id=image.image_id,
+        type=context.spec.instance.type,
+        key_name=context.name("consumer-key"),
+        security_group_ids=door.security_group_ids,
+        subnet_ids=door.subnet_ids,
+        public_address=context.spec.network.address == "public",
+        user_data=marked_user_data(context.build_id),
+    )
+    return boot_guest(context, "consumer", launch, prover_key, prover)
+
+
+def reach(context: Context, after: str, boot: Callable[[], T]) -> T:
+    """Return what boots. When it does not come up, every control of the layer is recorded as unreachable."""
+    try:
+        return boot()
+    except AssayError as error:
+        result = Result(
+            controls=tuple(one.identity for one in CATALOGUE.values() if Layer.FRESH_BOOT in one.proved_at),
+            layer=Layer.FRESH_BOOT,
+            status=Status.UNREACHABLE,
+            title="an instance of the image comes up and can be asked",
+            source="stages/boots",
+            detail=str(error),
+        )
+        context.recorder.add(name_boot(result, after))
+        raise
+
+
+def prove_this_boot(context: Context, guest: Guest, consumer: Consumer, console: str, how: How | None = None) -> None:
+    """Record everything that one boot of an instance proves; `how` says which later one it is."""
+    after, folder = AGAIN[how] if how else "", context.recorder.folder
+    with context.recorder.stage("checks"):
+        results = prove_fresh_boot(
+            open_root_shells(guest.shell),
+            context.spec,
+            folder / f"after-{how}" if how else folder,
+            consumer.facts,
+            console=console,
+            first=how is None,
+            logins=lambda: try_logins(context, guest, consumer),
+            spec_folder=context.spec_path.parent,
+            progress=context.check_progress,
+        )
+    results = waive((*results, *scan_ports(context, guest)), context.spec.waivers)
+    context.recorder.add(*(name_boot(result, after) for result in results))
+
+
+def try_logins(context: Context, guest: Guest, consumer: Consumer) -> tuple[Result, ...]:
+    """Return who may log in, of every account that the instance has and those that people guess."""
+
+    def try_all(user: str, keys: Sequence[KeyPair | None], passwords: Sequence[str]) -> Answer:
+        credentials = (*keys, *(Secret(password, "password") for password in passwords))
+        return try_credentials(guest.connector, user, credentials, guest.host_keys, resource=guest.instance.instance_id)
+
+    context.recorder.progress("trying to log in to every account")
+    spec, run = context.spec, guest.shell.run
+    penalties = run(PENALTIES).exit_status == 0
+    accounts = {spec.ssh.user, *(user.name for user in spec.users), *run(ACCOUNTS).stdout.splitlines()}
+    attempts = Attempts(spec.image.launch_user or "", consumer.launch_key, consumer.build_key)
+    return prove_logins(attempts, accounts, try_all, (lambda: run(FORGIVE)) if penalties else (lambda: None))
+
+
+def name_boot(result: Result, after: str) -> Result:
+    """Return a result that says of which boot it is; that of the first one is as it was."""
+    if not after:
+        return result
+    return result.model_copy(update={"title": f"{result.title} ({after})", "source": f"{result.source} ({after})"})
+
+
+def not_booted_again(spec: Spec) -> tuple[Result, ...]:
+    """Return a result for each boot that the spec leaves out: what it would have shown is not known (H29)."""
+    return tuple(
+        Result(
+            controls=("H29",),
+            layer=Layer.FRESH_BOOT,
+            status=Status.NOT_APPLICABLE,
+            title=f"the instance is as it should be {after}",
+            source="stages/boots",
+            detail=f"prove.boot_again of the spec does not name {how}",
+        )
+        for how, after in AGAIN.items()
+        if how not in spec.prove.boot_again
+    )
+
+
+def scan_ports(context: Context, guest: Guest) -> tuple[Result, ...]:
+    """Return the result of a scan from outside, where the spec asks for it: our security group intends ssh alone."""
+    if not (context.spec.network.scan_ports and isinstance(guest.connector, DirectConnector)):
+        return ()
+    with context.recorder.stage("port scan"):
+        return (prove_ports(guest.connector.address, {guest.connector.port}),)
+
+
+def choose_prover(spec: Spec, launch_user: str, launch_key: KeyPair) -> tuple[str, KeyPair]:
+    """Return who asks a fresh boot, and with which key: the launch user, or an administrator where that is not root.
+
+    Raises SpecInvalid where `ssh.administrator_key_file` is no key of a user with sudo (H30).
+    """
+    if spec.harden.launch_user_sudo:
+        return launch_user, launch_key
+    key = load_key_file(Path(spec.ssh.administrator_key_file or ""), ask_passphrase)
+    for user in spec.users:
+        if user.sudo and any(fingerprint(line) == key.fingerprint for line in user.keys):
+            return user.name, key
+    raise SpecInvalid(
+        "ssh.administrator_key_file is the key of no user with sudo",
+        hint="name the private half of a key that stands under a user with sudo",
+    )
+
+
+def no_way_in() -> Result:
+    """Return the result for an image without a launch user: its boot cannot be proved from inside."""
+    return Result(
+        controls=("H15",),
+        layer=Layer.FRESH_BOOT,
+        status=Status.UNREACHABLE,
+        title="the image can be entered on a fresh boot",
+        source="stages/boots",
+        detail="image.launch_user is null, and the private keys of its users are not ours",
+    )
