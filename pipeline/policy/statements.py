@@ -74,6 +74,8 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     "ec2:CopyImage": (made("image", "snapshot"), ours("image", "snapshot")),
     "ec2:CreateTags": (ours("image", "snapshot"),),
     "ec2:GetConsoleOutput": (ours("instance"),),
+    "ec2:RebootInstances": (ours("instance"),),
+    "ec2:StartInstances": (ours("instance"),),
     "ec2:StopInstances": (ours("instance"),),
     "ec2:TerminateInstances": (ours("instance"),),
     "ec2:DeleteVolume": (ours("volume"),),
