@@ -86,6 +86,13 @@ class PreflightFailed(AssayError):
         self.problems = problems
 
 
+class SubscriptionMissing(CloudFailed):
+    """The image is sold: nobody launches it who did not accept its terms in AWS Marketplace."""
+
+    exit_status = 17
+    default_hint = "subscribe to the product at the address in the message, then try again"
+
+
 class GuestUnreachable(AssayError):
     """The guest does not answer: no ssh banner, a refused login, or a connection that broke."""
 

@@ -1,5 +1,6 @@
-"""The recipe for an image that exists already, ours or anybody's: read its blocks, boot it, take everything away."""
+"""The recipe for an image that exists already, ours or anybody's: read its blocks, boot it, take all of it away."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.aws import images
@@ -9,6 +10,7 @@ from pipeline.report import evidence
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence
 from pipeline.spec import Spec
+from pipeline.stages.attributes import prove_attributes
 from pipeline.stages.boots import prove_boot
 from pipeline.stages.context import Context
 from pipeline.stages.guests import open_door
@@ -16,7 +18,7 @@ from pipeline.stages.prove import prove_foreign_blocks
 
 
 def run_proof(context: Context, image_id: str) -> None:
-    """Prove one image: its raw blocks first, while nothing of it has run, then a fresh boot of it."""
+    """Prove one image: what it says of itself, then its raw blocks and its boots, both at once, to both their ends."""
     stage = context.recorder.stage
     with stage("find image"):
         image = images.describe_image(context.session, image_id)
@@ -25,10 +27,11 @@ def run_proof(context: Context, image_id: str) -> None:
                 image_id=image.image_id, name=image.name, region=context.region, snapshot_ids=image.snapshot_ids
             )
         )
-    with stage("prove raw"):
-        prove_foreign_blocks(context, image)
-    with stage("prove fresh boot"):
+        context.recorder.add(*prove_attributes(image, context.spec))
+    with stage("prove raw and fresh boot"), ThreadPoolExecutor(1, "prove-raw") as pool:
+        raw = pool.submit(prove_foreign_blocks, context, image)
         prove_boot(context, image, open_door(context), None)
+        raw.result()
 
 
 def prove_image(

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import urlsplit
 
-from pipeline.errors import CapacityMissing, CloudFailed, CredentialsRefused
+from pipeline.errors import CapacityMissing, CloudFailed, CredentialsRefused, SubscriptionMissing
 
 if TYPE_CHECKING:
     import boto3
@@ -269,7 +269,8 @@ def is_loopback(endpoint_url: str | None) -> bool:
 def cloud_errors(resource: str | None = None, region: str | None = None) -> Iterator[None]:
     """Turn what botocore raises into the error tree, naming the resource and the region.
 
-    Credentials that are refused become CredentialsRefused, missing capacity CapacityMissing, all else CloudFailed.
+    Credentials that are refused become CredentialsRefused, missing capacity CapacityMissing, an image that is sold
+    SubscriptionMissing, all else CloudFailed.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -298,13 +299,14 @@ def refusal(error: "ClientError", resource: str | None, region: str | None) -> C
     The message of a refused signature quotes the request's headers, the session token among them: it is left out.
     """
     code = error_code(error)
-    if code in CREDENTIAL_CODES:
+    sold = code == "OptInRequired" and error.operation_name == "RunInstances"
+    if code in CREDENTIAL_CODES and not sold:
         return CredentialsRefused(
             f"{error.operation_name}: the cloud refuses the credentials: {code}", resource=resource, region=region
         )
     text = first_line(str(error.response.get("Error", {}).get("Message") or ""))
     text = text.partition("Encoded authorization failure message")[0].strip() or "no reason given"
-    kind = CapacityMissing if code in CAPACITY_CODES else CloudFailed
+    kind = SubscriptionMissing if sold else CapacityMissing if code in CAPACITY_CODES else CloudFailed
     return kind(f"{error.operation_name}: {code}: {text}", resource=resource, region=region, hint=HINTS.get(code))
 
 

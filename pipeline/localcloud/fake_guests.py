@@ -1,7 +1,7 @@
 """Guests that boot nothing: for tests of what is around them. `serve --guests=fake` uses them.
 
 They "run" at once, say on the console what cloud-init says (a host key block, always the same), stop when asked, and
-answer at no port.
+answer at no port. A file `console` beside their folders has what they say instead, for tests of guests that fail.
 """
 
 import socket
@@ -49,9 +49,14 @@ class FakeGuest(Guest):
         if self._on:
             raise GuestFailed(f"{self.settings.instance_id} runs already")
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self.directory / "console.log").open("a") as file:
-            file.write(CONSOLE)
+        self._say()
         self._on = True
+
+    def _say(self) -> None:
+        """Print what a boot prints."""
+        other = self.directory.parent / "console"
+        with (self.directory / "console.log").open("ab") as file:
+            file.write(other.read_bytes() if other.exists() else CONSOLE.encode())
 
     def power_off(self) -> None:
         """End, as a guest does that powers itself off."""
@@ -69,8 +74,7 @@ class FakeGuest(Guest):
 
     def reboot(self) -> None:
         """Say the console's words again."""
-        with (self.directory / "console.log").open("a") as file:
-            file.write(CONSOLE)
+        self._say()
 
     def screenshot(self) -> bytes | None:
         """Return a PNG's first bytes, and None when it is off."""

@@ -149,6 +149,12 @@ SECTIONS = {
 CATALOGUE = {one.identity: one for controls in SECTIONS.values() for one in controls}
 """Every control by its id."""
 
+
+def controls_at(layer: Layer) -> tuple[str, ...]:
+    """Return the ids of all controls that something must prove at a layer."""
+    return tuple(one.identity for one in CATALOGUE.values() if layer in one.proved_at)
+
+
 SOURCES = {
     "0": "user management on servers",
     "1": "hardening of EC2 instances",

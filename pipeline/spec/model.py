@@ -100,7 +100,8 @@ class Network(Part):
     """Who may reach ssh on the build instance: `caller` is the address that this build comes from (A02)."""
     address: Literal["public", "private"] = "public"
     scan_ports: bool = False
-    """Try all 65535 TCP ports of a fresh instance from outside (H19; seed [4]). Off: it takes a minute on AWS."""
+    """Try all 65535 TCP ports of a fresh instance from outside, the UDP ports of harden.listen, and those that amplify
+    attacks (H19; seed [4]). Off: on AWS it takes minutes, because what is closed there never answers."""
 
 
 class Ssh(Part):

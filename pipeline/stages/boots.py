@@ -4,7 +4,9 @@ Each boot is proved whole: the checks, the console, who may log in, what answers
 boot say in their titles after what it came.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -15,7 +17,7 @@ from pipeline.errors import AssayError, SpecInvalid
 from pipeline.guest.keys import KeyPair, load_key_file
 from pipeline.guest.shell import Answer, DirectConnector, try_credentials
 from pipeline.guest.step import Secret
-from pipeline.report.catalogue import CATALOGUE
+from pipeline.report.catalogue import controls_at
 from pipeline.report.evidence import Layer, Result, Status
 from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
@@ -34,9 +36,11 @@ from pipeline.stages.launch import Launched, facts_of_build, marked_user_data
 from pipeline.stages.sbom import write_sbom
 from pipeline.verify.fresh_boot import prove_fresh_boot, read_what_stays
 from pipeline.verify.logins import ACCOUNTS, FORGIVE, PENALTIES, Attempts, prove_logins
-from pipeline.verify.port_scan import prove_ports
+from pipeline.verify.port_scan import prove_ports, prove_udp_ports
 from pipeline.verify.waivers import waive
 
+LAST_LINES = 5
+LONGEST_LINE = 200
 T = TypeVar("T")
 How = Literal["reboot", "stop-start"]
 
@@ -99,38 +103,61 @@ def launch_image(context: Context, image: Image, door: Door, launch_key: KeyPair
 
 
 def reach(context: Context, after: str, boot: Callable[[], T]) -> T:
-    """Return what boots. When it does not come up, every control of the layer is recorded as unreachable."""
+    """Return what boots, and record how long that took: from the call until it can be asked (H29).
+
+    When it does not come up, every control of the layer is unreachable, and the error is raised.
+    """
+    started = time.monotonic()
     try:
-        return boot()
+        booted = boot()
     except AssayError as error:
-        result = Result(
-            controls=tuple(one.identity for one in CATALOGUE.values() if Layer.FRESH_BOOT in one.proved_at),
-            layer=Layer.FRESH_BOOT,
-            status=Status.UNREACHABLE,
-            title="an instance of the image comes up and can be asked",
-            source="stages/boots",
-            detail=str(error),
-        )
-        context.recorder.add(name_boot(result, after))
+        said = f"{error}{last_words(context.recorder.folder)}"
+        missed = coming_up(Status.UNREACHABLE, controls_at(Layer.FRESH_BOOT), started, said)
+        context.recorder.add(name_boot(missed, after))
         raise
+    context.recorder.add(name_boot(coming_up(Status.PASS, ("H29",), started), after))
+    return booted
+
+
+def last_words(folder: Path) -> str:
+    """Return how the console log that was saved last ends, for whoever wonders why an instance did not come up."""
+    logs = sorted(folder.glob("console-consumer*.log"), key=lambda path: path.stat().st_mtime)
+    lines = [line.strip() for line in logs[-1].read_text().splitlines() if line.strip()] if logs else []
+    shown = "".join(f"\n{line[:LONGEST_LINE]}" for line in lines[-LAST_LINES:])
+    return f"; the console ends with:{shown}" if shown else "; the console is empty" if logs else ""
+
+
+def coming_up(status: Status, controls: tuple[str, ...], started: float, detail: str = "") -> Result:
+    """Return the result of a boot; `started` is of `time.monotonic()`."""
+    return Result(
+        controls=controls,
+        layer=Layer.FRESH_BOOT,
+        status=status,
+        title="an instance of the image comes up and can be asked",
+        source="stages/boots",
+        detail=detail,
+        seconds=round(time.monotonic() - started, 3),
+    )
 
 
 def prove_this_boot(context: Context, guest: Guest, consumer: Consumer, console: str, how: How | None = None) -> None:
     """Record everything that one boot of an instance proves; `how` says which later one it is."""
     after, folder = AGAIN[how] if how else "", context.recorder.folder
-    with context.recorder.stage("checks"):
-        results = prove_fresh_boot(
-            open_root_shells(guest.shell),
-            context.spec,
-            folder / f"after-{how}" if how else folder,
-            consumer.facts,
-            console=console,
-            first=how is None,
-            logins=lambda: try_logins(context, guest, consumer),
-            spec_folder=context.spec_path.parent,
-            progress=context.check_progress,
-        )
-    results = waive((*results, *scan_ports(context, guest)), context.spec.waivers)
+    with ThreadPoolExecutor(1, "port-scan") as pool:
+        scanned = pool.submit(scan_ports, context, guest)
+        with context.recorder.stage("checks"):
+            results = prove_fresh_boot(
+                open_root_shells(guest.shell),
+                context.spec,
+                folder / f"after-{how}" if how else folder,
+                consumer.facts,
+                console=console,
+                first=how is None,
+                logins=lambda: try_logins(context, guest, consumer),
+                spec_folder=context.spec_path.parent,
+                progress=context.check_progress,
+            )
+    results = waive((*results, *scanned.result()), context.spec.waivers)
     context.recorder.add(*(name_boot(result, after) for result in results))
 
 
@@ -173,11 +200,12 @@ def not_booted_again(spec: Spec) -> tuple[Result, ...]:
 
 
 def scan_ports(context: Context, guest: Guest) -> tuple[Result, ...]:
-    """Return the result of a scan from outside, where the spec asks for it: our security group intends ssh alone."""
+    """Return the results of scans from outside, where the spec asks for them: our security group intends ssh alone."""
     if not (context.spec.network.scan_ports and isinstance(guest.connector, DirectConnector)):
         return ()
+    address, udp = guest.connector.address, {one.port for one in context.spec.harden.listen if one.protocol == "udp"}
     with context.recorder.stage("port scan"):
-        return (prove_ports(guest.connector.address, {guest.connector.port}),)
+        return (prove_ports(address, {guest.connector.port}), prove_udp_ports(address, udp))
 
 
 def choose_prover(spec: Spec, launch_user: str, launch_key: KeyPair) -> tuple[str, KeyPair]:

@@ -14,6 +14,7 @@ from pipeline.errors import CloudFailed, DeadlinePassed, GuestFailed, GuestUnrea
 from pipeline.guest.keys import KeyPair, load_key_file, make_key_pair, read_host_keys
 from pipeline.guest.root_shell import RootShell
 from pipeline.guest.shell import Connector, DirectConnector, Shell, connect
+from pipeline.report.text import make_visible
 from pipeline.stages.context import Context
 
 BOOT_SECONDS = 600.0
@@ -275,10 +276,13 @@ def wait_for_cloud_init(shell: Shell, instance_id: str) -> None:
 
 
 def save_console(context: Context, role: str, instance_id: str) -> str:
-    """Write what the console shows into the build's folder, and return it; nothing when the cloud does not answer."""
+    """Write what the console shows into the build's folder, and return it; nothing when the cloud does not answer.
+
+    In the file, what a terminal would act on is written out.
+    """
     try:
         console = instances.read_console(context.session, instance_id)
     except CloudFailed as error:
         console = f"the console could not be read: {error}\n"
-    context.recorder.save(f"console-{role}.log", console)
+    context.recorder.save(f"console-{role}.log", make_visible(console))
     return console

@@ -8,12 +8,13 @@ from pipeline.aws import snapshots
 from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.images import Image
 from pipeline.aws.session import Session
-from pipeline.errors import ProofFailed, ResidueFound
+from pipeline.errors import AssayError, ProofFailed, ResidueFound
 from pipeline.guest.facts import Facts
 from pipeline.harden import harden_steps
 from pipeline.harden.assumed_guest import assume_facts
 from pipeline.harden.managed_file import written_files
-from pipeline.report.evidence import Finding, Layer, Result
+from pipeline.report.catalogue import controls_at
+from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue.back_doors import prove_back_doors
 from pipeline.residue.blocks import Spool
 from pipeline.residue.locate import Locator
@@ -89,10 +90,36 @@ def prove_raw(context: Context, sealed: Sealed) -> str:
 
 
 def prove_foreign_blocks(context: Context, image: Image) -> None:
-    """Search every snapshot of an image of somebody else for what no image may hold, and record what is found."""
-    for snapshot_id in image.snapshot_ids:
-        with context.recorder.stage(snapshot_id):
-            search_snapshot(context, snapshot_id, written_by(assume_facts(context.spec), context.spec))
+    """Search every snapshot of an image of somebody else for what no image may hold, and record what is found.
+
+    A snapshot that cannot be read makes the layer unreachable; the others are searched before that error is raised.
+    """
+    problems: list[AssayError] = []
+    written = written_by(assume_facts(context.spec), context.spec)
+    with context.recorder.stage("raw"):
+        for snapshot_id in image.snapshot_ids:
+            try:
+                with context.recorder.stage(snapshot_id):
+                    search_snapshot(context, snapshot_id, written)
+            except AssayError as problem:
+                problems.append(problem)
+                context.recorder.add(blocks_unreachable(snapshot_id, str(problem)))
+        if not image.snapshot_ids:
+            context.recorder.add(blocks_unreachable(image.image_id, "the image has no snapshot"))
+        if problems:
+            raise problems[0]
+
+
+def blocks_unreachable(what: str, reason: str) -> Result:
+    """Return the result for blocks that nobody could read: of the whole layer, nothing is known."""
+    return Result(
+        controls=controls_at(Layer.RAW),
+        layer=Layer.RAW,
+        status=Status.UNREACHABLE,
+        title=f"every block of {what} can be read",
+        source="stages/prove",
+        detail=reason,
+    )
 
 
 def search_snapshot(

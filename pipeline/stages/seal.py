@@ -8,9 +8,10 @@ from pipeline.aws import images, instances, snapshots
 from pipeline.aws.images import ExtraVolume, Image, Registration
 from pipeline.errors import DeadlinePassed
 from pipeline.report import evidence
-from pipeline.report.evidence import Layer, Result, Status
+from pipeline.report.evidence import Result
 from pipeline.scrub import power_off_command
 from pipeline.spec import Spec
+from pipeline.stages.attributes import compare
 from pipeline.stages.context import Context
 from pipeline.stages.launch import Launched
 from pipeline.stages.rewrite import is_rewritten, rewrite_snapshot
@@ -160,12 +161,4 @@ def attribute_results(image: Image, base: Image, spec: Spec) -> Iterator[Result]
             else []
         ),
     )
-    for control, title, wanted, found in comparisons:
-        yield Result(
-            controls=(control,),
-            layer=Layer.AWS,
-            status=Status.PASS if wanted == found else Status.FAIL,
-            title=title,
-            source="stages/seal",
-            detail="" if wanted == found else f"wanted {wanted!r}, found {found!r}",
-        )
+    return compare(comparisons, "stages/seal")

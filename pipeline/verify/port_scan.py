@@ -1,5 +1,9 @@
-"""A scan of every TCP port from outside (H19; seed [4]): it finds what the security group intends, and nothing else."""
+"""A scan from outside (H19; seed [4]): every TCP port, and the UDP ports of the spec and those that amplify attacks.
 
+It finds what the security group intends, and nothing else.
+"""
+
+import contextlib
 import errno
 import select
 import socket
@@ -17,6 +21,16 @@ WAIT_SECONDS = 2.0
 
 UNUSED = "127.255.255.254"
 """No instance of the local cloud has this address: what answers here is this machine itself, at all of 127.0.0.0/8."""
+
+AMPLIFIERS = frozenset({53, 69, 111, 123, 137, 161, 389, 500, 1900, 5353, 11211})
+"""UDP services that answer anybody, as often as not with much more than was asked."""
+
+QUESTIONS = {
+    53: b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01",
+    123: b"\x1b" + bytes(47),
+    161: bytes.fromhex("302602010104067075626c6963a01902047fffffff020100020100300b300906052b060102010500"),
+}
+"""By port: the name servers of the root, the time, and SNMP's first variable. Elsewhere an empty line is sent."""
 
 Scan = Callable[[str, Iterable[int]], frozenset[int]]
 
@@ -78,5 +92,48 @@ def prove_ports(address: str, intended: Collection[int], scan: Scan = find_open_
         title=f"from outside, of all TCP ports only {', '.join(map(str, sorted(intended)))} answers",
         source="verify/port_scan",
         detail="; ".join(filter(None, problems)),
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def find_answering_ports(address: str, ports: Iterable[int], wait_seconds: float = WAIT_SECONDS) -> frozenset[int]:
+    """Return the UDP ports that answer a question. Who says nothing may be closed, dropped, or just not interested."""
+    found: set[int] = set()
+    poll = select.poll()
+    waiting: dict[int, tuple[socket.socket, int]] = {}
+    for port in ports:
+        probe = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        probe.setblocking(False)
+        probe.connect((address, port))
+        probe.send(QUESTIONS.get(port, b"\r\n"))
+        waiting[probe.fileno()] = (probe, port)
+        poll.register(probe, select.POLLIN)
+    ends = time.monotonic() + wait_seconds
+    while waiting and (left := ends - time.monotonic()) > 0:
+        for number, _ in poll.poll(left * 1000 + 1):
+            probe, port = waiting.pop(number)
+            poll.unregister(number)
+            with probe, contextlib.suppress(OSError):  # the other side says that nobody is there
+                probe.recv(1)
+                found.add(port)
+    for probe, _ in waiting.values():
+        probe.close()
+    return frozenset(found)
+
+
+def prove_udp_ports(address: str, spec_ports: Collection[int], scan: Scan = find_answering_ports) -> Result:
+    """Return the result of a scan of UDP ports: the security group is meant to let none of them in."""
+    started = time.monotonic()
+    asked = sorted({*spec_ports, *AMPLIFIERS})
+    answering = scan(address, asked)
+    if answering and address.startswith("127."):
+        answering -= scan(UNUSED, answering)
+    return Result(
+        controls=("H19",),
+        layer=Layer.FRESH_BOOT,
+        status=Status.FAIL if answering else Status.PASS,
+        title=f"from outside, none of {len(asked)} UDP ports answers",
+        source="verify/port_scan[udp]",
+        detail=f"answering: {', '.join(map(str, sorted(answering)))}" if answering else "",
         seconds=round(time.monotonic() - started, 3),
     )

@@ -13,7 +13,7 @@ from botocore.exceptions import (
 )
 
 from pipeline.aws.session import answer_lost, cloud_errors, error_code, is_loopback, is_transient, open_session
-from pipeline.errors import AssayError, CapacityMissing, CloudFailed, CredentialsRefused
+from pipeline.errors import AssayError, CapacityMissing, CloudFailed, CredentialsRefused, SubscriptionMissing
 
 TOKEN = "FwoGZXIvYXdzEXAMPLETOKEN"
 
@@ -37,7 +37,8 @@ def translated(error) -> AssayError:
         (client_error("AuthFailure"), CredentialsRefused),
         (client_error("UnrecognizedClientException"), CredentialsRefused),
         (client_error("InvalidClientTokenId"), CredentialsRefused),
-        (client_error("OptInRequired"), CredentialsRefused),
+        (client_error("OptInRequired", operation="DescribeImages"), CredentialsRefused),
+        (client_error("OptInRequired"), SubscriptionMissing),
         (NoCredentialsError(), CredentialsRefused),
         (client_error("InsufficientInstanceCapacity", status=500), CapacityMissing),
         (client_error("UnauthorizedOperation", status=403), CloudFailed),

@@ -1,12 +1,21 @@
 """A scan from outside, as a table; and one of this machine, for real."""
 
 import socket
+import threading
 from collections.abc import Iterable, Iterator
 
 import pytest
 
 from pipeline.report.evidence import Status
-from pipeline.verify.port_scan import EVERY_PORT, UNUSED, find_open_ports, prove_ports
+from pipeline.verify.port_scan import (
+    AMPLIFIERS,
+    EVERY_PORT,
+    UNUSED,
+    find_answering_ports,
+    find_open_ports,
+    prove_ports,
+    prove_udp_ports,
+)
 
 
 def answering(*ports: int, everywhere: Iterable[int] = ()) -> object:
@@ -75,3 +84,38 @@ def test_a_port_that_never_answers_is_closed() -> None:
         assert find_open_ports(address[0], [address[1]], wait_seconds=0.2) == frozenset()
         for one in waiting:
             one.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "found", "everywhere", "detail"),
+    [
+        ("192.0.2.7", (), (), ""),
+        ("192.0.2.7", (514, 53), (), "answering: 53, 514"),
+        ("127.1.2.3", (), (53,), ""),
+        ("127.1.2.3", (161,), (53,), "answering: 161"),
+    ],
+)
+def test_no_udp_port_answers(address: str, found: tuple[int, ...], everywhere: tuple[int, ...], detail: str) -> None:
+    result = prove_udp_ports(address, {514}, scan=answering(*found, everywhere=everywhere))  # type: ignore[arg-type]
+    assert (result.status, result.detail) == (Status.FAIL if detail else Status.PASS, detail)
+    assert result.title == f"from outside, none of {len(AMPLIFIERS | {514})} UDP ports answers"
+
+
+@pytest.mark.loopback
+def test_a_udp_port_that_answers_is_found_and_a_silent_one_is_not() -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as talks,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent,
+    ):
+        ports = []
+        for one in (talks, silent):
+            one.bind(("127.9.9.9", 0))
+            ports.append(one.getsockname()[1])
+
+        def answer() -> None:
+            _, asker = talks.recvfrom(100)
+            talks.sendto(b"yes", asker)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        assert find_answering_ports("127.9.9.9", [*ports, 1], wait_seconds=5) == {ports[0]}
