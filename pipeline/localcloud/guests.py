@@ -31,6 +31,7 @@ from pipeline.localcloud.network import (
     guest_network,
 )
 from pipeline.localcloud.qmp import Monitor, MonitorFailed
+from pipeline.localcloud.traffic import PACKET_BYTES
 
 Accelerator = Literal["kvm", "tcg"]
 
@@ -154,6 +155,11 @@ class Guest:
         with contextlib.suppress(FileNotFoundError):
             return (self.directory / "console.log").read_bytes()
         return b""
+
+    @property
+    def capture(self) -> Path:
+        """Where the packets to and from the guest are kept, since its last start."""
+        return self.directory / "traffic.pcap"
 
     def screenshot(self) -> bytes | None:
         """Return the screen as PNG, or None when the guest does not run."""
@@ -334,6 +340,7 @@ class Guest:
             *("-serial", "chardev:console", "-device", "virtio-rng-pci"),
             *("-netdev", network_option(settings, metadata_socket)),
             *("-device", f"virtio-net-pci,netdev=net0,mac={settings.mac},romfile="),
+            *("-object", f"filter-dump,id=capture,netdev=net0,maxlen={PACKET_BYTES},file={escape(self.capture)}"),
             *self._firmware_options(),
             *(option for index, disk in enumerate(settings.disks) for option in disk_options(index, disk)),
         ]

@@ -15,6 +15,7 @@ from pipeline.localcloud.disks import DiskStore
 from pipeline.localcloud.guests import Guest, GuestSettings
 from pipeline.localcloud.metadata import InstanceView, MetadataServer
 from pipeline.localcloud.network import AddressPlan, PortProxy
+from pipeline.localcloud.traffic import Flow, find_flows
 
 SHUT_DOWN_SECONDS = 120.0
 
@@ -134,6 +135,11 @@ class Machines:
             return guest.console()
         path = self._directory / instance_id / "console.log"
         return path.read_bytes() if path.exists() else b""
+
+    def traffic(self, instance_id: str) -> list[Flow]:
+        """Return what a guest has opened since its last start. Raises KeyError for a machine that is not known."""
+        guest = self._guests[instance_id]
+        return find_flows(guest.capture, guest.settings.mac)
 
     def screenshot(self, instance_id: str) -> bytes | None:
         """Return the machine's screen as PNG, or None when it does not run."""

@@ -1,7 +1,7 @@
 """The server: one HTTP endpoint on loopback for every service, with faults, counters and the cloud's own API.
 
-`/_cloud/status`, `/_cloud/faults`, `/_cloud/calls`, `/_cloud/product-codes` and `/_cloud/organisations` are for the
-cloud's owner and for tests; everything else is AWS's.
+`/_cloud/status`, `/_cloud/faults`, `/_cloud/calls`, `/_cloud/traffic`, `/_cloud/product-codes` and
+`/_cloud/organisations` are for the cloud's owner and for tests; everything else is AWS's.
 """
 
 import contextlib
@@ -144,6 +144,7 @@ class Application:
             ("DELETE", "faults"): lambda asked: faults.replace([]),
             ("GET", "calls"): lambda asked: {"count": dict(faults.calls), "calls": self.calls},
             ("DELETE", "calls"): lambda asked: self.forget_calls(),
+            ("GET", "traffic"): self.traffic,
             ("PUT", "product-codes"): self.set_product_codes,
             ("PUT", "organisations"): self.set_organisations,
             ("POST", "stop"): lambda asked: self.on_stop(),
@@ -153,6 +154,10 @@ class Application:
         """Begin to count anew."""
         self.cloud.faults.calls.clear()
         self.calls.clear()
+
+    def traffic(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Return which connections an instance has opened since its last start: VPC flow logs, and with names."""
+        return {"flows": [flow.describe() for flow in self.cloud.machines.traffic(str(asked["id"]))]}
 
     def set_product_codes(self, asked: dict[str, Any]) -> None:
         """Give an image, a snapshot or a volume product codes, as AWS Marketplace does: the API cannot."""

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 from pipeline.aws.images import Image
 from pipeline.aws.instances import Launch
+from pipeline.aws.traffic import read_traffic
 from pipeline.errors import AssayError, SpecInvalid
 from pipeline.guest.keys import KeyPair, load_key_file
 from pipeline.guest.shell import Answer, DirectConnector, try_credentials
@@ -36,6 +37,7 @@ from pipeline.stages.launch import Launched, facts_of_build, marked_user_data
 from pipeline.stages.sbom import write_sbom
 from pipeline.verify.fresh_boot import prove_fresh_boot, read_what_stays
 from pipeline.verify.logins import ACCOUNTS, FORGIVE, PENALTIES, Attempts, prove_logins
+from pipeline.verify.outbound import prove_outbound
 from pipeline.verify.port_scan import prove_ports, prove_udp_ports
 from pipeline.verify.waivers import waive
 
@@ -143,22 +145,28 @@ def coming_up(status: Status, controls: tuple[str, ...], started: float, detail:
 def prove_this_boot(context: Context, guest: Guest, consumer: Consumer, console: str, how: How | None = None) -> None:
     """Record everything that one boot of an instance proves; `how` says which later one it is."""
     after, folder = AGAIN[how] if how else "", context.recorder.folder
+
+    def record(*results: Result) -> None:
+        context.recorder.add(*(name_boot(result, after) for result in waive(results, context.spec.waivers)))
+
     with ThreadPoolExecutor(1, "port-scan") as pool:
         scanned = pool.submit(scan_ports, context, guest)
         with context.recorder.stage("checks"):
-            results = prove_fresh_boot(
-                open_root_shells(guest.shell),
-                context.spec,
-                folder / f"after-{how}" if how else folder,
-                consumer.facts,
-                console=console,
-                first=how is None,
-                logins=lambda: try_logins(context, guest, consumer),
-                spec_folder=context.spec_path.parent,
-                progress=context.check_progress,
+            record(
+                *prove_fresh_boot(
+                    open_root_shells(guest.shell),
+                    context.spec,
+                    folder / f"after-{how}" if how else folder,
+                    consumer.facts,
+                    console=console,
+                    first=how is None,
+                    logins=lambda: try_logins(context, guest, consumer),
+                    spec_folder=context.spec_path.parent,
+                    progress=context.check_progress,
+                )
             )
-    results = waive((*results, *scanned.result()), context.spec.waivers)
-    context.recorder.add(*(name_boot(result, after) for result in results))
+        record(*scanned.result())
+    record(prove_outbound(read_traffic(context.session, guest.instance.instance_id), context.spec))
 
 
 def try_logins(context: Context, guest: Guest, consumer: Consumer) -> tuple[Result, ...]:

@@ -17,7 +17,9 @@ from pipeline.localcloud.disks import DiskStore
 from pipeline.localcloud.guests import Guest, GuestSettings
 from pipeline.localcloud.metadata import InstanceView, MetadataServer
 from pipeline.localcloud.network import AddressPlan, PortProxy, public_port
+from pipeline.localcloud.traffic import Flow, find_flows
 
+KNOCK = "timeout 2 bash -c 'exec 3<>/dev/tcp/198.51.100.7/8443' || true"
 NO_LOGIN = 255
 """How ssh ends without a login. A guest that boots restarts its server, or has no key yet: that is asked again."""
 
@@ -146,6 +148,11 @@ class Machine:
         self.addresses.release(self.address)
 
 
+def flows_of(machine: Machine) -> list[Flow]:
+    """Return what a guest has opened since it was started."""
+    return find_flows(machine.guest.capture, machine.guest.settings.mac)
+
+
 def wait_until(condition: Callable[[], bool], guest: Guest, deadline_seconds: float = 900) -> None:
     deadline = time.monotonic() + deadline_seconds
     while not condition():
@@ -177,6 +184,10 @@ def test_a_guest_from_launch_to_the_boot_of_its_own_snapshot(store: DiskStore, t
         assert machine.ssh("systemctl --failed --no-legend") == ""
         assert "172.31.0.10" in machine.ssh("ip -br address")
         machine.ssh("sudo apt-get -q update >/dev/null && apt-cache show nftables >/dev/null")
+        machine.ssh(KNOCK)
+        assert Flow("tcp", "198.51.100.7", 8443) in flows_of(machine)
+        assert {flow.port for flow in flows_of(machine)} >= {53, 67, 80}
+        assert 22 not in {flow.port for flow in flows_of(machine)}, "that came from outside"
         machine.ssh("echo live | sudo tee /root/mark && sudo sync")
         store.snapshot_volume("vol-1", "snap-live", machine.guest)
         machine.ssh("echo cold | sudo tee /root/mark")
@@ -199,6 +210,8 @@ def test_a_guest_from_launch_to_the_boot_of_its_own_snapshot(store: DiskStore, t
     try:
         second.wait_for_port()
         assert second.ssh("sudo cat /root/mark").strip() == "cold"
+        second.ssh(KNOCK)
+        assert Flow("tcp", "198.51.100.7", 8443) in flows_of(second), "what does not get out is seen too"
         assert second.ssh("curl -s -m 5 http://deb.debian.org/ >/dev/null || echo shut").strip() == "shut"
     finally:
         second.close()
