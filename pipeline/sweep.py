@@ -20,7 +20,8 @@ from pipeline.journal import Entry, Journal, Reading, read_journal
 from pipeline.process_identity import is_dead
 from pipeline.report.evidence import Leak
 
-JOURNALS = "*/journal.jsonl"
+JOURNALS = "*/journal*.jsonl"
+"""A build has one for each account in which it makes something."""
 """Under the folder of the builds."""
 ORDER = tuple(REMOVERS)
 

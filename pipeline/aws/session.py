@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_kms.client import KMSClient
     from mypy_boto3_ssm.client import SSMClient
     from mypy_boto3_sts.client import STSClient
+    from mypy_boto3_sts.type_defs import AssumeRoleRequestTypeDef
 
 ServiceName = Literal[
     "ec2",
@@ -188,10 +189,13 @@ class Session:
         """
         return port + self.low_port_shift if port < FIRST_HIGH_PORT else port
 
-    def as_role(self, arn: str, session_name: str = "assay") -> "Session":
+    def as_role(self, arn: str, external_id: str | None = None) -> "Session":
         """Return a session of a role (one hour); CredentialsRefused or CloudFailed when it may not be assumed."""
+        request: AssumeRoleRequestTypeDef = {"RoleArn": arn, "RoleSessionName": "assay"}
+        if external_id:
+            request["ExternalId"] = external_id
         with cloud_errors(arn, self.region):
-            granted = self.client("sts").assume_role(RoleArn=arn, RoleSessionName=session_name)["Credentials"]
+            granted = self.client("sts").assume_role(**request)["Credentials"]
         return open_session(
             self.region,
             endpoint_url=self.endpoint_url,

@@ -336,8 +336,22 @@ class Scrub(Part):
     and XFS, without product codes). false: it stays on the image's disk."""
 
 
+class Consumer(Part):
+    """Another account, which launches the image to prove it: with nothing but what was shared with it."""
+
+    role_arn: RoleArn
+    """A role of that account, which the caller may assume."""
+    external_id: Annotated[str, Form(r"[\w+=,.@:/-]{2,1224}", "an external id of STS")] | None = None
+    subnet_id: SubnetId | None = None
+    """A subnet of that account; null: its default ones."""
+
+
 class Prove(Part):
     """How instances of the image are proved."""
+
+    consumer: Consumer | None = None
+    """Who launches the image for its proof; null: the account that built it. The image is shared with that account for
+    the time of the proof, and with nobody else."""
 
     boot_again: tuple[Literal["reboot", "stop-start"], ...] = ("reboot", "stop-start")
     """Boots of the fresh instance after its first, each proved as that was (H29). None: settings, host keys, disk and

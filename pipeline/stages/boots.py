@@ -22,6 +22,7 @@ from pipeline.report.catalogue import controls_at
 from pipeline.report.evidence import Layer, Result, Status
 from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
+from pipeline.stages.consumer import as_consumer
 from pipeline.stages.context import Context
 from pipeline.stages.guests import (
     Door,
@@ -59,15 +60,22 @@ class Consumer:
     facts: Mapping[str, str]
 
 
-def prove_boot(context: Context, image: Image, door: Door, launched: Launched | None) -> None:
+def prove_boot(context: Context, image: Image, door: Door | None, launched: Launched | None) -> None:
     """Launch the image as a consumer would, with another key and other user-data, and record what its boots prove.
 
-    `launched` is the build that made it, None for an image of somebody else. Raises what keeps an instance from coming
-    up; what it would have shown is recorded as unreachable.
+    `door` and `launched` are of the build that made it, None for an image of somebody else. Raises what keeps an
+    instance from coming up; what it would have shown is recorded as unreachable.
     """
     if not context.spec.image.launch_user:
         context.recorder.add(no_way_in())
         return
+    with as_consumer(context, image, door) as (theirs, their_door):
+        prove_boots(theirs, image, their_door, launched)
+    context.recorder.add(*not_booted_again(context.spec))
+
+
+def prove_boots(context: Context, image: Image, door: Door, launched: Launched | None) -> None:
+    """Prove the first boot of a fresh instance, and the later ones that the spec names."""
     with context.recorder.stage("fresh boot"):
         launch_key = make_key(context, "consumer-key")
         guest = reach(context, "", lambda: launch_image(context, image, door, launch_key))
@@ -86,7 +94,6 @@ def prove_boot(context: Context, image: Image, door: Door, launched: Launched | 
             prove_this_boot(context, guest, again, said.removeprefix(console), how)
             console = said
     guest.shell.close()
-    context.recorder.add(*not_booted_again(context.spec))
 
 
 def launch_image(context: Context, image: Image, door: Door, launch_key: KeyPair) -> Guest:
