@@ -98,6 +98,7 @@ def script_the_guest(session: Session, spec: Spec) -> None:
     put("prove", "prove", lambda *_, **__: passed(Layer.LIVE))
     put("prove", "write_sbom", lambda *_: None)
     put("boots", "write_sbom", lambda *_: None)
+    put("boots", "try_logins", lambda *_: passed(Layer.FRESH_BOOT))
     put("boots", "prove_outbound", lambda *_: passed(Layer.FRESH_BOOT)[0])
     put("boots", "prove_fresh_boot", lambda *_, **__: passed(Layer.FRESH_BOOT))
     put("prove", "search_blocks", lambda *_, **__: (passed(Layer.RAW), (), "00"))

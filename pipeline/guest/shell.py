@@ -36,7 +36,7 @@ RECONNECT_SECONDS = 120.0
 RECONNECT_REFUSALS_SECONDS = 5.0
 """The key was good a moment ago: a refusal after a break means that it was removed."""
 CONNECTIONS = 5
-"""That one guest program may use up."""
+"""That one guest program, or all the attempts of one user to log in, may use up."""
 LOOK_AGAIN_SECONDS = 0.5
 """paramiko may lose a wake-up when both streams move at the same time; nobody waits longer than this for it."""
 KEEPALIVE_SECONDS = 15
@@ -200,32 +200,35 @@ def try_credentials(
     """Return which of these credentials let a user in, asked in as few connections as the guest allows.
 
     A password is offered only where the guest takes one, so None (nothing at all) comes first: its refusal names the
-    methods. Raises GuestUnreachable when there was no answer, and HostKeyMismatch.
+    methods. A connection that breaks, as those of a busy guest, is no refusal: it is made again. Raises
+    GuestUnreachable when there was no answer, and HostKeyMismatch.
     """
     login = Login(connector, user, None, host_keys, resource)
     opened: list[bool] = []
     methods: set[str] = set()
     transport: GuestTransport | None = None
-    try:
-        for credential in credentials:
-            if isinstance(credential, Secret) and not methods & PASSWORD_METHODS:
-                opened.append(False)
-                continue
-            if transport is None or not transport.is_active():
-                transport = greet_in_time(login, deadline_seconds)
-            try:
-                authenticate(transport, replace(login, credential=credential), time.monotonic() + deadline_seconds)
-            except LoginRefused as refusal:
-                opened.append(False)
-                methods |= set(getattr(refusal.__cause__, "allowed_types", ()))
-            else:
-                opened.append(True)
-                transport.close()
-    except (OSError, EOFError, paramiko.SSHException) as error:
-        raise login.unreachable(f"no answer to a login as {user}: {error or type(error).__name__}") from error
-    finally:
-        if transport:
+    breaks = 0
+    while len(opened) < len(credentials):
+        credential = credentials[len(opened)]
+        if isinstance(credential, Secret) and not methods & PASSWORD_METHODS:
+            opened.append(False)
+            continue
+        if transport is None or not transport.is_active():
+            transport = greet_in_time(login, deadline_seconds)
+        try:
+            authenticate(transport, replace(login, credential=credential), time.monotonic() + deadline_seconds)
+            opened.append(True)
             transport.close()
+        except LoginRefused as refusal:
+            opened.append(False)
+            methods |= set(getattr(refusal.__cause__, "allowed_types", ()))
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            transport.close()
+            breaks += 1
+            if breaks == CONNECTIONS:
+                raise login.unreachable(f"no answer to a login as {user}: {error or type(error).__name__}") from error
+    if transport:
+        transport.close()
     return Answer(tuple(opened), frozenset(methods))
 
 

@@ -156,22 +156,24 @@ def prove_this_boot(context: Context, guest: Guest, consumer: Consumer, console:
     def record(*results: Result) -> None:
         context.recorder.add(*(name_boot(result, after) for result in waive(results, context.spec.waivers)))
 
-    with ThreadPoolExecutor(1, "port-scan") as pool:
-        scanned = pool.submit(scan_ports, context, guest)
+    shells = open_root_shells(guest.shell)
+    with ThreadPoolExecutor(2, "outside") as pool:
+        scanned, tried = pool.submit(scan_ports, context, guest), pool.submit(try_logins, context, guest, consumer)
         with context.recorder.stage("checks"):
             record(
                 *prove_fresh_boot(
-                    open_root_shells(guest.shell),
+                    shells,
                     context.spec,
                     folder / f"after-{how}" if how else folder,
                     consumer.facts,
                     console=console,
                     first=how is None,
-                    logins=lambda: try_logins(context, guest, consumer),
                     spec_folder=context.spec_path.parent,
                     progress=context.check_progress,
                 )
             )
+        with context.recorder.stage("logins"):
+            record(*tried.result())
         record(*scanned.result())
     record(prove_outbound(read_traffic(context.session, guest.instance.instance_id), context.spec))
 
@@ -183,7 +185,6 @@ def try_logins(context: Context, guest: Guest, consumer: Consumer) -> tuple[Resu
         credentials = (*keys, *(Secret(password, "password") for password in passwords))
         return try_credentials(guest.connector, user, credentials, guest.host_keys, resource=guest.instance.instance_id)
 
-    context.recorder.progress("trying to log in to every account")
     spec, run = context.spec, guest.shell.run
     penalties = run(PENALTIES).exit_status == 0
     accounts = {spec.ssh.user, *(user.name for user in spec.users), *run(ACCOUNTS).stdout.splitlines()}

@@ -1,4 +1,4 @@
-"""What one boot of an instance proves: the checks of layer B, what the console shows, and who may log in."""
+"""What one boot of an instance proves from inside: the checks of layer B, and what the console shows."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -86,14 +86,13 @@ def prove_fresh_boot(
     *,
     console: str,
     first: bool = True,
-    logins: Callable[[], tuple[Result, ...]],
     spec_folder: Path | None = None,
     recordings: Path | None = None,
     progress: Progress = lambda result, done, total: None,
 ) -> tuple[Result, ...]:
-    """Return the results of one boot: the checks over the open root shells, the console, and then the logins.
+    """Return the results of the checks over the open root shells, and of the console.
 
-    The logins come last: after them sshd may shut this address out. Raises ProofFailed when no check was collected.
+    Raises ProofFailed when no check was collected.
     """
     checks = prove(
         shells,
@@ -105,4 +104,4 @@ def prove_fresh_boot(
         recordings=recordings,
         progress=progress,
     )
-    return (*checks, *prove_console(console, first), *logins())
+    return (*checks, *prove_console(console, first))

@@ -303,3 +303,17 @@ def test_passwords_are_tried_where_they_are_taken(tmp_path: Path) -> None:
 def test_a_daemon_that_does_not_answer_is_no_refusal() -> None:
     with pytest.raises(GuestUnreachable, match="no answer"):
         try_credentials(DirectConnector("127.0.0.1", free_port()), "root", (None,), (HOST_KEY,), 1)
+
+
+def test_a_connection_that_breaks_between_attempts_is_made_again(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_relay(sshd.port) as relay:
+        breaks = [True, False]
+
+        def cut_once(secret: Secret) -> object:
+            if breaks.pop(0):
+                relay.cut()
+            return load_key(secret)
+
+        monkeypatch.setattr("pipeline.guest.shell.load_key", cut_once)
+        answer = try_credentials(relay.connector, sshd.user, (None, sshd.key), sshd.host_keys, SECONDS)
+    assert (answer.opened, breaks) == ((False, True), [])

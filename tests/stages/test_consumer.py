@@ -43,6 +43,7 @@ def prove(fake_cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A function that proves an image from the consumer's account, where a script stands in for the guest."""
     monkeypatch.setattr(guests, "connect", lambda *_, **__: ScriptedShell(lambda: None))
     monkeypatch.setattr(boots, "prove_fresh_boot", lambda *_, **__: passed(Layer.FRESH_BOOT))
+    monkeypatch.setattr(boots, "try_logins", lambda *_: passed(Layer.FRESH_BOOT))
     monkeypatch.setattr(boots, "prove_outbound", lambda *_: passed(Layer.FRESH_BOOT)[0])
     monkeypatch.setattr(boots, "write_sbom", lambda *_: None)
     spec = load_spec(SPEC)
