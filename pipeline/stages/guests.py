@@ -21,6 +21,8 @@ BOOT_SECONDS = 600.0
 CLOUD_INIT_SECONDS = 600.0
 REFUSALS_SECONDS = 5.0
 """A guest that goes down or comes up lets nobody in (pam_nologin): it is looked at again after so long."""
+ANSWER_SECONDS = 15.0
+"""A guest that goes down while it is asked never answers, and nothing closes its connection."""
 ROOT_SHELLS = 2
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 CLOUD_INIT_RESULT = "cloud-init status --wait >/dev/null 2>&1; cat /run/cloud-init/result.json"
@@ -209,11 +211,11 @@ def enter_another_boot(guest: Guest, boot_id: str) -> Shell | None:
             resource=guest.instance.instance_id,
             refusals_seconds=REFUSALS_SECONDS,
         )
-        if shell.run(BOOT_ID).stdout.strip() not in ("", boot_id.strip()):
+        if shell.run(BOOT_ID, deadline_seconds=ANSWER_SECONDS).stdout.strip() not in ("", boot_id.strip()):
             return shell
     except HostKeyMismatch:
         raise
-    except GuestUnreachable:
+    except (GuestUnreachable, GuestFailed):
         pass
     if shell:
         shell.close()
