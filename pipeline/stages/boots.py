@@ -22,6 +22,7 @@ from pipeline.report.catalogue import controls_at
 from pipeline.report.evidence import Layer, Result, Status
 from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
+from pipeline.stages.booted_state import write_state
 from pipeline.stages.consumer import as_consumer
 from pipeline.stages.context import Context
 from pipeline.stages.guests import (
@@ -85,6 +86,7 @@ def prove_boots(context: Context, image: Image, door: Door, launched: Launched |
         prove_this_boot(context, guest, consumer, console)
         if launched is None:
             write_sbom(context, guest.shell.run)
+        write_state(context, guest.shell.run)
     for how in context.spec.prove.boot_again:
         with context.recorder.stage(AGAIN[how]):
             stays = read_what_stays(guest.shell.run)
