@@ -262,7 +262,6 @@ KmsKeyId = Annotated[
         "a KMS key: its ARN, its id, or alias/…",
     ),
 ]
-RoleArn = Annotated[str, Form(r"arn:aws(-cn|-us-gov)?:iam::\d{12}:role/[\w+=,.@/-]{1,512}", "the ARN of a role of IAM")]
 OrganizationArn = Annotated[str, AfterValidator(_check_organization)]
 OrganizationalUnitArn = Annotated[str, AfterValidator(_check_organizational_unit)]
 ProductCode = Annotated[
