@@ -5,6 +5,7 @@ paginators in botocore, and may give empty pages that have a next one.
 """
 
 import hashlib
+import random
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,8 +16,9 @@ from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from pipeline.aws.instances import client_token
-from pipeline.aws.session import CONNECTIONS, Session, answer_lost, cloud_errors
+from pipeline.aws.session import CONNECTIONS, Session, answer_lost, cloud_errors, is_throttled
 from pipeline.aws.tags import Tags
+from pipeline.aws.wait import CLOCK, SHORTEST_SECONDS, Clock
 from pipeline.errors import AssayError, CloudFailed
 
 BLOCK_SIZE = 512 * 1024
@@ -25,7 +27,10 @@ GIB = 1024**3
 READERS = CONNECTIONS
 """Requests in flight: each takes tens of milliseconds, and 1,000 a second are allowed for one account."""
 ATTEMPTS = 3
-"""Of one block that arrives broken; throttling is botocore's own to repeat."""
+"""Of one block that arrives broken."""
+THROTTLED_SECONDS = 600.0
+"""How long one block waits for its turn beyond what botocore waits itself, before it counts as unreadable."""
+LONGEST_PAUSE_SECONDS = 30.0
 PAGE = 10_000
 """Blocks in one page of a listing: the most that the API gives."""
 
@@ -52,12 +57,21 @@ class ListCall(Protocol):
 class SnapshotBlocks:
     """The written blocks of a snapshot, or only those in which it differs from an earlier one of the same lineage."""
 
-    def __init__(self, session: Session, snapshot_id: str, *, since: str | None = None, readers: int = READERS) -> None:
+    def __init__(
+        self,
+        session: Session,
+        snapshot_id: str,
+        *,
+        since: str | None = None,
+        readers: int = READERS,
+        clock: Clock = CLOCK,
+    ) -> None:
         """Prepare to read; nothing is asked yet. `since` is the id of the earlier snapshot."""
         self.session = session
         self.snapshot_id = snapshot_id
         self.since = since
         self.readers = readers
+        self.clock = clock
 
     @cached_property
     def listing(self) -> Listing:
@@ -81,14 +95,19 @@ class SnapshotBlocks:
         return sorted(self.listing.tokens)
 
     def read(self, index: int) -> bytes:
-        """Return one block. Raises CloudFailed when it cannot be read, or when its checksum is wrong each time."""
-        for attempt in range(1, ATTEMPTS + 1):
+        """Return one block, when it is its turn. Raises CloudFailed when it cannot be read, or is broken each time."""
+        broken, pause, deadline = 0, SHORTEST_SECONDS, self.clock.now() + THROTTLED_SECONDS
+        while True:
             try:
                 return get_block(self.session, self.snapshot_id, index, self.listing.tokens[index])
             except CloudFailed as error:
-                if attempt == ATTEMPTS or not (isinstance(error, BlockBroken) or answer_lost(error)):
+                if is_throttled(error) and self.clock.now() < deadline:
+                    self.clock.rest(pause * random.uniform(0.5, 1))  # noqa: S311 - so that readers do not come at once
+                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                    continue
+                broken += 1
+                if broken == ATTEMPTS or not (isinstance(error, BlockBroken) or answer_lost(error)):
                     raise
-        raise AssertionError("unreachable")
 
     def read_many(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes | AssayError]]:
         """Yield blocks in the order asked, many in flight. A block that cannot be read comes as its error."""

@@ -136,7 +136,11 @@ class Session:
                     name,
                     region_name=self.region,
                     endpoint_url=self.endpoint_url,
-                    config=client_config(1 if once else ATTEMPTS, loopback=is_loopback(self.endpoint_url)),
+                    config=client_config(
+                        1 if once else ATTEMPTS,
+                        loopback=is_loopback(self.endpoint_url),
+                        mode="adaptive" if name == "ebs" else "standard",
+                    ),
                 )
             return self._clients[name, once]
 
@@ -246,12 +250,16 @@ def open_session(
     return session
 
 
-def client_config(attempts: int, *, loopback: bool) -> "Config":
-    """Return how every client calls: timeouts, retries, connections; never through a proxy to this machine itself."""
+def client_config(attempts: int, *, loopback: bool, mode: Literal["standard", "adaptive"] = "standard") -> "Config":
+    """Return how every client calls: timeouts, retries, connections; never through a proxy to this machine itself.
+
+    In the adaptive mode a client that was throttled sends fewer requests a second, and then more again: for dozens of
+    readers at once.
+    """
     from botocore.config import Config
 
     return Config(
-        retries={"mode": "standard", "total_max_attempts": attempts},
+        retries={"mode": mode, "total_max_attempts": attempts},
         max_pool_connections=CONNECTIONS,
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,

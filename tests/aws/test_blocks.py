@@ -7,7 +7,17 @@ import pytest
 from botocore.response import StreamingBody
 from botocore.stub import ANY
 
-from pipeline.aws.blocks import ATTEMPTS, BLOCK_SIZE, GIB, BlockBroken, SnapshotBlocks, in_order, write_snapshot
+from pipeline.aws.blocks import (
+    ATTEMPTS,
+    BLOCK_SIZE,
+    GIB,
+    LONGEST_PAUSE_SECONDS,
+    THROTTLED_SECONDS,
+    BlockBroken,
+    SnapshotBlocks,
+    in_order,
+    write_snapshot,
+)
 from pipeline.aws.tags import resource_name
 from pipeline.errors import CloudFailed
 
@@ -72,6 +82,37 @@ def test_a_block_that_stays_broken_is_never_given_out(session, stub):
     for _ in range(ATTEMPTS):
         stub("ebs").add_response("get_snapshot_block", block(checksum=sha256(b"another")))
     with pytest.raises(BlockBroken, match="block 3 of snap-1"):
+        blocks.read(3)
+
+
+def throttle(stub, times):
+    for _ in range(times):
+        stub("ebs").add_client_error("get_snapshot_block", "RequestThrottledException", http_status_code=400)
+
+
+@pytest.fixture
+def asked_once(session, monkeypatch):
+    """botocore's own repetitions take real time: only ours are looked at."""
+    monkeypatch.setattr("pipeline.aws.session.ATTEMPTS", 1)
+
+
+def test_a_throttled_block_waits_for_its_turn_longer_each_time(session, asked_once, stub, fake_clock):
+    stub("ebs").add_response("list_snapshot_blocks", page(3))
+    throttle(stub, 12)
+    stub("ebs").add_response("get_snapshot_block", block())
+    blocks = SnapshotBlocks(session, "snap-1", readers=1, clock=fake_clock.as_clock())
+    assert blocks.read(3) == DATA
+    assert len(fake_clock.rests) == 12
+    assert fake_clock.rests[8] > 4 * fake_clock.rests[0]
+    assert max(fake_clock.rests) <= LONGEST_PAUSE_SECONDS
+
+
+def test_a_block_whose_turn_never_comes_is_unreadable(session, asked_once, stub, fake_clock):
+    stub("ebs").add_response("list_snapshot_blocks", page(3))
+    fake_clock.rest = lambda _: setattr(fake_clock, "seconds", fake_clock.seconds + THROTTLED_SECONDS)
+    throttle(stub, 2)
+    blocks = SnapshotBlocks(session, "snap-1", readers=1, clock=fake_clock.as_clock())
+    with pytest.raises(CloudFailed, match="hrottled"):
         blocks.read(3)
 
 

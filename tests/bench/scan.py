@@ -17,6 +17,7 @@ from pipeline.residue.encodings import Encoding, expression_of
 from pipeline.residue.engine import Searcher
 from pipeline.residue.matcher import open_matcher
 from pipeline.residue.patterns import PATTERNS
+from tests.bench import far_blocks
 from tests.bench.rows import Row
 
 RUNS = 5
@@ -30,7 +31,7 @@ def measure(start_local_cloud: Callable[[], dict[str, str]]) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as name:
         dense = make_dense(Path(name) / "dense.raw")
         sparse = make_sparse(dense, Path(name) / "sparse.raw")
-        return rows(dense, sparse)
+        return rows(dense, sparse) + far_blocks.rows(start_local_cloud)
 
 
 def rows(dense: Path, sparse: Path) -> list[Row]:
