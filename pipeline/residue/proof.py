@@ -90,6 +90,7 @@ def prove_raw(
     allowed: Allowed | None = None,
     state: Path | None = None,
     whole: BlockSource | None = None,
+    locator: Locator | None = None,
 ) -> tuple[tuple[Result, ...], tuple[Finding, ...], str]:
     """Search every written block for a build's secrets and for patterns. Return (results, findings, digest).
 
@@ -97,17 +98,18 @@ def prove_raw(
     digest pins the content: sha256 over the numbers and hashes of all blocks that are not zeros. A range that could not
     be read makes every result `unreachable`, never a pass. With `state`, a file, an interrupted scan goes on where it
     was. Where `source` gives only the blocks that changed, `whole` is the disk, so that what is found has a place; then
-    there is no digest. Raises nothing for what it finds.
+    there is no digest. A `locator` of the same disk spares reading its file systems again. Raises nothing for what it
+    finds.
     """
     rules: tuple[Rule, ...] = (*secrets, *patterns)
     subject = f"{getattr(source, 'identity', '')} {source.size_bytes} {source.block_size}"
     checkpoint = Checkpoint(state, subject, rules)
     if getattr(source, "is_local", False):
-        return prove(source, rules, progress, allowed or Allowed(), checkpoint)
+        return prove(source, rules, progress, allowed or Allowed(), checkpoint, locator=locator)
     with ExitStack() as spools:
         disk = spools.enter_context(Spool(whole)) if whole else None
         spool = spools.enter_context(Spool(source))
-        return prove(spool, rules, progress, allowed or Allowed(), checkpoint, disk)
+        return prove(spool, rules, progress, allowed or Allowed(), checkpoint, disk, locator)
 
 
 def prove(
@@ -117,12 +119,13 @@ def prove(
     allowed: Allowed,
     checkpoint: Checkpoint,
     whole: BlockSource | None = None,
+    locator: Locator | None = None,
 ) -> tuple[tuple[Result, ...], tuple[Finding, ...], str]:
     """Search a disk whose blocks can be read again without cost: once for matches, and then for where they lie."""
     searcher = Searcher(rules)
     reading, budget = Reading(source, progress, whole is not None), Budget()
     matches = search(reading, searcher, budget, checkpoint)
-    locator = Locator(whole or source)
+    locator = locator or Locator(whole or source)
     sieve = Sieve(locator, allowed)
     with_names = any(not isinstance(rule, BuildSecret) for rule in rules)
     try:

@@ -55,10 +55,11 @@ def scan_source(
     started = time.monotonic()
     with Spool(source) as spool:
         near = source if getattr(source, "is_local", False) else spool
-        results, findings, digest = prove_raw(near, secrets, PATTERNS, progress, allowed, state, whole)
-        if whole is None:
+        locator = None if whole else Locator(near)
+        results, findings, digest = prove_raw(near, secrets, PATTERNS, progress, allowed, state, whole, locator)
+        if locator:
             progress("holding files against their packages", source.size_bytes, source.size_bytes)
-            more_results, more_findings = prove_back_doors(Locator(near), allowed or Allowed(), written)
+            more_results, more_findings = prove_back_doors(locator, allowed or Allowed(), written)
             results, findings = (*results, *more_results), (*findings, *more_findings)
     return ScanReport(results, findings, digest, source.size_bytes, time.monotonic() - started)
 

@@ -137,16 +137,18 @@ def search_snapshot(
     """
     with ExitStack() as spools:
         spool = spools.enter_context(Spool(SnapshotBlocks(context.session, snapshot_id)))
+        locator = Locator(spool)
         results, findings, digest = search_blocks(
             spool,
             secrets,
             PATTERNS,
             progress=context.recorder.progress,
             allowed=allowed_by(context.spec),
+            locator=locator,
         )
         context.recorder.progress("holding files against their packages")
         base = open_base(context, base_id, spools) if base_id else None
-        more_results, more_findings = prove_back_doors(Locator(spool), allowed_by(context.spec), written, base)
+        more_results, more_findings = prove_back_doors(locator, allowed_by(context.spec), written, base)
         context.recorder.add(*results, *more_results, *([prove_free_space(spool)] if rewritten else []))
     context.recorder.find(*findings, *more_findings)
     context.recorder.pin(snapshot_id, digest)
