@@ -31,6 +31,14 @@ ENROLMENT_FILES = ("/etc/krb5.keytab", "/etc/ipsec.secrets", "/etc/newrelic-infr
 STAMPS = ("/var/lib/sudo/ts", "/var/lib/sudo/lectured", "/var/db/sudo", "/var/lib/faillock")
 CHECKOUTS = (".git", ".svn", ".hg")
 
+OLDER_THAN_THE_BOOT = r"""
+booted=$(awk '$1 == "btime" { print $2 }' /proc/stat)
+find /var/lib/apt/lists /var/cache/apt/archives /var/cache/dnf /var/cache/yum /var/lib/dnf/history /var/tmp \
+  /var/lib/sudo/ts /var/db/sudo /var/lib/faillock -xdev -type f ! -newerct "@$((booted - 5))" 2>/dev/null
+true
+"""
+"""By the time that only the kernel sets: the lists of apt bear the times of their servers."""
+
 
 def kept(spec: Spec, file: File) -> bool:
     """Return whether the spec says that this file stays."""
@@ -83,6 +91,12 @@ def test_no_temporary_file_ships(files: tuple[File, ...]) -> None:
     """Nothing is in /tmp and /var/tmp, hidden or not; the private folders of running services are empty."""
     found = [file for file in files if file.under("/tmp", "/var/tmp")]
     assert [str(file) for file in found if not (file.kind == "d" and "/systemd-private-" in str(file))] == []
+
+
+@pytest.mark.controls("S15", "S16", "S20", layers="B")
+def test_no_cache_or_temporary_file_is_older_than_the_boot(ask: Ask) -> None:
+    """What a fresh instance has of lists, packages, temporary files and time stamps, it made itself."""
+    assert [path for path in ask(OLDER_THAN_THE_BOOT).splitlines() if not path.endswith("/lock")] == []
 
 
 @pytest.mark.controls("S17", layers="LB")

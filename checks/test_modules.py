@@ -26,7 +26,7 @@ LEFT_OUT = re.compile(r"^missing .* /usr/share/(doc|info|locale|man)(/|$)")
 """What small images leave out of packages."""
 LOADED = r"""
 PATH=$PATH:/usr/sbin:/sbin
-[ -s /proc/modules ] || exit 0
+grep -q . /proc/modules 2>/dev/null || exit 0
 loaded=$(cut -d ' ' -f 1 /proc/modules)
 {
   modinfo $loaded 2>/dev/null | sed -n 's/^name: */file /p; s/^srcversion: */source /p'
