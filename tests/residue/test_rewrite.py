@@ -92,9 +92,16 @@ class Disk:
         group_blocks, block_size = (int(value) for value in re.findall(r"= (\d+)", shown))
         table = run("/sbin/xfs_db", "-r", "-c", "freesp -d", self.part)
         free = [tuple(map(int, line)) for line in re.findall(r"^\s+(\d+)\s+(\d+)\s+(\d+)$", table, re.MULTILINE)]
+        self.write(self.part, self.log() + 300 * 512 + 40, self.canary())
         for group, first, count in free:
             for block in {first, first + count - 1}:
                 self.write(self.part, (group * group_blocks + block) * block_size + 17, self.canary())
+
+    def log(self) -> int:
+        """Where in the part the log of XFS lies."""
+        shown = run("/sbin/xfs_db", "-r", "-c", "sb 0", "-c", "p logstart agblklog agblocks blocksize", self.part)
+        start, group_log, group_blocks, size = (int(value) for value in re.findall(r"= (\d+)", shown))
+        return ((start >> group_log) * group_blocks + (start & (1 << group_log) - 1)) * size
 
     def assemble(self) -> None:
         with self.path.open("wb") as file:
@@ -236,10 +243,7 @@ def test_a_log_that_is_to_be_replayed_is_refused(tmp_path: Path) -> None:
     if not shutil.which("xfs_db", path="/sbin:/usr/sbin"):
         pytest.skip("xfs_db is not installed")
     disk = Disk(tmp_path, "xfs", "-m crc=1")
-    shown = run("/sbin/xfs_db", "-r", "-c", "sb 0", "-c", "p logstart agblklog agblocks", disk.part)
-    start, group_log, group_blocks = (int(value) for value in re.findall(r"= (\d+)", shown))
-    log = START + ((start >> group_log) * group_blocks + (start & (1 << group_log) - 1)) * 4096
-    disk.write(disk.path, log + 40, (7).to_bytes(4, "big"))
+    disk.write(disk.path, START + disk.log() + 40, (7).to_bytes(4, "big"))
     with RawFile(disk.path) as source, pytest.raises(DiskNotRewritable, match="the log of XFS is not empty"):
         plan_rewrite(source)
 
