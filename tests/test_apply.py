@@ -21,6 +21,7 @@ from pipeline.guest.program import compile_program
 from pipeline.guest.shell import AgentKeys, Shell
 from pipeline.guest.step import Secret, Step
 from pipeline.harden import harden_steps
+from pipeline.stages.guests import load_own_key
 from tests.guest.sshd import Sshd, running_sshd, write_private
 from tests.harden import samples
 from tests.harden.samples import DEBIAN, spec
@@ -259,8 +260,18 @@ def test_the_keys_of_an_agent_log_in(world: World, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
         plan(monkeypatch, world.step("one"))
         assert world.run(credential=choose_credential("", lambda: ""), dry_run=False).exit_status == 0
+        only = own_key_of(tmp_path, world.sshd.key)
+        assert (only.private_openssh, world.run(credential=only).exit_status) == (None, 0)
+        with pytest.raises(SpecInvalid, match="does not hold the private half"):
+            own_key_of(tmp_path, make_key_pair("not added"))
         agent.terminate()
     assert world.files == {"one", "committed"}
+
+
+def own_key_of(folder: Path, key: KeyPair) -> KeyPair:
+    """Return a key as a build takes it from the public half in a file (H26)."""
+    (folder / "own.pub").write_text(key.public_openssh)
+    return load_own_key(str(folder / "own.pub"))
 
 
 @marked

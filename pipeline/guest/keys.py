@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import SpecInvalid
 from pipeline.guest.step import Secret
+from pipeline.spec.public_keys import PUBLISHED_KEYS, check_public_key
 from pipeline.spec.public_keys import fingerprint as fingerprint
 
 if TYPE_CHECKING:
@@ -25,11 +26,16 @@ SMALLEST_RSA = 2048
 class KeyPair:
     """A key that logs in. The private half prints masked, and is never written to a disk by us."""
 
-    private_openssh: Secret = field(repr=False)
+    private_openssh: Secret | None = field(repr=False)
+    """None where it stays with the operator's ssh agent."""
     public_openssh: str
     """One line, as in authorized_keys."""
     fingerprint: str
     """SHA256:…, as `ssh-keygen -l` prints it."""
+
+    def private_half(self, label: str) -> dict[str, str]:
+        """Return the private half under a label; nothing where an agent keeps it."""
+        return {label: self.private_openssh.reveal} if self.private_openssh else {}
 
 
 def make_key_pair(comment: str) -> KeyPair:
@@ -40,16 +46,33 @@ def make_key_pair(comment: str) -> KeyPair:
 
 
 def load_key_file(path: Path, ask_passphrase: Callable[[], str] | None = None) -> KeyPair:
-    """Return an operator's own key: OpenSSH or PEM; ed25519, ECDSA or RSA.
+    """Return an operator's own key: OpenSSH or PEM; ed25519, ECDSA or RSA. A `.pub` is one that their agent keeps.
 
-    H26: raises SpecInvalid for a file that others may read or that belongs to somebody else, and for one that is no
-    such key. `ask_passphrase` is called for an encrypted key only; without it an encrypted key is refused.
+    H26: raises SpecInvalid for a file that others may read or that belongs to somebody else, for a key that was
+    published (A14), and for one that is no such key. `ask_passphrase` is called for an encrypted key only; without it
+    such a key is refused.
     """
+    if path.suffix == ".pub":
+        return read_public_file(path)
     data = read_private_file(path)
     try:
-        return pair_of(decrypt(path, data, ask_passphrase), path.name)
+        key = pair_of(decrypt(path, data, ask_passphrase), path.name)
     except ValueError as error:
         raise refuse(path, "is no private key that we can read, or its passphrase is wrong") from error
+    if key.fingerprint in PUBLISHED_KEYS:
+        raise refuse(path, f"holds a key that was published by {PUBLISHED_KEYS[key.fingerprint]}: anybody has it")
+    return key
+
+
+def read_public_file(path: Path) -> KeyPair:
+    """Return a key whose private half stays with the ssh agent, by its public half. Raises SpecInvalid."""
+    try:
+        line = check_public_key(path.expanduser().read_text())
+    except OSError as error:
+        raise refuse(path, f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise refuse(path, str(error)) from error
+    return KeyPair(None, line, fingerprint(line))
 
 
 def read_private_file(path: Path) -> bytes:

@@ -99,6 +99,12 @@ def count_agent_keys() -> int:
         return len(keys)
 
 
+def agent_holds(public: str) -> bool:
+    """Return whether the operator's ssh agent holds the private half of a public key."""
+    with agent_keys() as keys:
+        return any(key.asbytes() == split_key(public)[1] for key in keys)
+
+
 @contextmanager
 def agent_keys() -> Iterator[tuple[paramiko.AgentKey, ...]]:
     """Yield the agent's keys; they work only while the connection to it is open."""
@@ -356,8 +362,10 @@ def authenticate(transport: GuestTransport, login: Login, ends: float) -> None:
     transport.auth_timeout = remaining(ends)
     try:
         match login.credential:
-            case KeyPair(private_openssh=secret):
+            case KeyPair(private_openssh=Secret() as secret):
                 left = transport.auth_publickey(login.user, load_key(secret))
+            case KeyPair(public_openssh=public):
+                left = offer_agent_keys(transport, login.user, public)
             case AgentKeys():
                 left = offer_agent_keys(transport, login.user)
             case Secret(reveal=password):
@@ -373,14 +381,15 @@ def authenticate(transport: GuestTransport, login: Login, ends: float) -> None:
         raise LoginRefused(f"it also wants {', '.join(left)}")
 
 
-def offer_agent_keys(transport: GuestTransport, user: str) -> list[str]:
+def offer_agent_keys(transport: GuestTransport, user: str, public: str | None = None) -> list[str]:
     """Log in with the first of the agent's keys that the guest accepts; return what it wants besides.
 
-    Raises AuthenticationException when it accepts none of them.
+    With `public`, a line as in authorized_keys, no other key is offered. Raises AuthenticationException when the guest
+    accepts none.
     """
-    refusal = paramiko.AuthenticationException("the ssh agent holds no key")
+    refusal = paramiko.AuthenticationException("the ssh agent holds no such key")
     with agent_keys() as keys:
-        for key in keys:
+        for key in (key for key in keys if public is None or key.asbytes() == split_key(public)[1]):
             try:
                 return list(transport.auth_publickey(user, key))
             except paramiko.AuthenticationException as error:

@@ -15,7 +15,7 @@ from pipeline.aws.images import Image
 from pipeline.aws.instances import Launch
 from pipeline.aws.traffic import read_traffic
 from pipeline.errors import AssayError, SpecInvalid
-from pipeline.guest.keys import KeyPair, load_key_file
+from pipeline.guest.keys import KeyPair
 from pipeline.guest.shell import Answer, DirectConnector, try_credentials
 from pipeline.guest.step import Secret
 from pipeline.report.catalogue import controls_at
@@ -28,9 +28,9 @@ from pipeline.stages.context import Context
 from pipeline.stages.guests import (
     Door,
     Guest,
-    ask_passphrase,
     boot_again,
     boot_guest,
+    load_own_key,
     make_key,
     open_root_shells,
     save_console,
@@ -233,7 +233,7 @@ def choose_prover(spec: Spec, launch_user: str, launch_key: KeyPair) -> tuple[st
     """
     if spec.harden.launch_user_sudo:
         return launch_user, launch_key
-    key = load_key_file(Path(spec.ssh.administrator_key_file or ""), ask_passphrase)
+    key = load_own_key(spec.ssh.administrator_key_file or "")
     for user in spec.users:
         if user.sudo and any(fingerprint(line) == key.fingerprint for line in user.keys):
             return user.name, key

@@ -10,10 +10,17 @@ from typing import Literal
 from pipeline.aws import instances, keys, network
 from pipeline.aws.instances import Instance, Launch
 from pipeline.aws.wait import wait_until
-from pipeline.errors import CloudFailed, DeadlinePassed, GuestFailed, GuestUnreachable, HostKeyMismatch
+from pipeline.errors import (
+    CloudFailed,
+    DeadlinePassed,
+    GuestFailed,
+    GuestUnreachable,
+    HostKeyMismatch,
+    SpecInvalid,
+)
 from pipeline.guest.keys import KeyPair, load_key_file, make_key_pair, read_host_keys
 from pipeline.guest.root_shell import RootShell
-from pipeline.guest.shell import Connector, DirectConnector, Shell, connect
+from pipeline.guest.shell import Connector, DirectConnector, Shell, agent_holds, connect
 from pipeline.report.text import make_visible
 from pipeline.stages.context import Context
 
@@ -74,10 +81,10 @@ def open_door(context: Context) -> Door:
 def make_key(context: Context, role: str, key_file: str | None = None) -> KeyPair:
     """Make an ed25519 key pair, or take the operator's own, and import its public half (A14, H26).
 
-    The private half never leaves this process. Raises SpecInvalid for a key file that others may read.
+    The private half never leaves this process, or their agent. Raises SpecInvalid for a key file that others may read.
     """
     name = context.name(role)
-    key_pair = load_key_file(Path(key_file), ask_passphrase) if key_file else make_key_pair(name)
+    key_pair = load_own_key(key_file) if key_file else make_key_pair(name)
     context.journal.create(
         "key-pair",
         name,
@@ -85,6 +92,14 @@ def make_key(context: Context, role: str, key_file: str | None = None) -> KeyPai
         make=lambda: keys.import_key_pair(context.session, context.tags, name, key_pair.public_openssh),
         undo=lambda identity: keys.delete_key_pair(context.session, identity),
     )
+    return key_pair
+
+
+def load_own_key(key_file: str) -> KeyPair:
+    """Return the operator's own key (H26). Raises SpecInvalid, also where their agent does not hold it."""
+    key_pair = load_key_file(Path(key_file), ask_passphrase)
+    if key_pair.private_openssh is None and not agent_holds(key_pair.public_openssh):
+        raise SpecInvalid(f"the ssh agent does not hold the private half of {key_file}", hint="ssh-add it")
     return key_pair
 
 

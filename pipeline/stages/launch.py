@@ -77,7 +77,7 @@ def record_launch(context: Context, guest: Guest) -> None:
     key_file = context.spec.ssh.key_file
     context.recorder.add(prove_own_key(key_file), prove_host_key(guest))
     secrets = build_secrets(
-        private_keys={"the build's key": guest.key_pair.private_openssh.reveal},
+        private_keys=guest.key_pair.private_half("the build's key"),
         aws_sessions=[AwsSession(*context.session.credentials)] if context.session.credentials else [],
     )
     context.recorder.add(*prove_what_it_was_given(context, guest, secrets))

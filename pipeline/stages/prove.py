@@ -191,7 +191,7 @@ def secrets_of_build(session: Session, launched: Launched) -> tuple[BuildSecret,
     credentials = session.credentials
     return build_secrets(
         public_keys={"the build's key": guest.key_pair.public_openssh},
-        private_keys={"the build's key": guest.key_pair.private_openssh.reveal},
+        private_keys=guest.key_pair.private_half("the build's key"),
         host_public_keys=guest.host_keys,
         host_key_fingerprints=[fingerprint(line) for line in guest.host_keys],
         user_data=guest.user_data,

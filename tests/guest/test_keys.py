@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import SpecInvalid
 from pipeline.guest.keys import load_key_file, make_key_pair, pair_of, read_host_keys
+from pipeline.spec.public_keys import PUBLISHED_KEYS
 
 HOST_KEYS = (
     make_key_pair("").public_openssh,
@@ -109,6 +110,14 @@ def test_somebody_elses_key_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_good_key_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(SpecInvalid, match=message):
         load_key_file(write(tmp_path / "key", data))
+
+
+def test_a_published_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file may be as private as it wants: anybody has it (A14)."""
+    pair = make_key_pair("everybody's")
+    monkeypatch.setitem(PUBLISHED_KEYS, pair.fingerprint, "a manual")
+    with pytest.raises(SpecInvalid, match="was published by a manual"):
+        load_key_file(write(tmp_path / "key", pair.private_openssh.reveal.encode()))
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
