@@ -465,10 +465,10 @@ def start_local_cloud() -> dict[str, str]:
     return environment
 
 
-@task(name="start")
-def cloud_start(_: Context) -> None:
+@task(name="start", help={"base": "its base images: bookworm (Debian 12: the default), trixie (Debian 13), or both"})
+def cloud_start(_: Context, base: str = "") -> None:
     """Start the local cloud and print the exports with which any EC2 client uses it."""
-    leave(local_cloud("start"))
+    leave(local_cloud("start", *(f"--base={suite}" for suite in base.replace(",", " ").split())))
 
 
 @task(name="stop")

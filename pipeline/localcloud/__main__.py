@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from pipeline.localcloud import DEFAULT_PORT, SSH_PORT
 from pipeline.localcloud.accounts import BUILDER_ACCOUNT, SECRET, access_key
+from pipeline.localcloud.base_image import RELEASES, Suite
 
 START_SECONDS = 1800.0
 STOP_SECONDS = 180.0
@@ -94,6 +95,7 @@ def start(home: Path, options: argparse.Namespace) -> int:
             if is_held(home / "server.lock"):
                 raise Failed(f"a process of the local cloud in {home} runs but does not answer: `stop` ends it")
             status = spawn(home, options)
+        require_bases(status, options.base)
     variables = environment(status["url"], status["ssh_port"])
     if options.json:
         print(json.dumps({"environment": variables, **status}))
@@ -101,6 +103,14 @@ def start(home: Path, options: argparse.Namespace) -> int:
         print("\n".join(f"export {name}={value}" for name, value in variables.items()))
         print(f"# ssh to an instance: port {status['ssh_port']} of its public address; log: {home / 'cloud.log'}")
     return 0
+
+
+def require_bases(status: dict[str, Any], suites: list[Suite]) -> None:
+    """Raise Failed when the cloud runs already, and without one of these base images."""
+    names = [image["name"] for image in status["images"]]
+    for suite in suites:
+        if not any(name.startswith(f"debian-{RELEASES[suite]}-") for name in names):
+            raise Failed(f"it runs already, without {suite}: `stop` it, and start it with every base that you want")
 
 
 def spawn(home: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -229,7 +239,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     for name in ("start", "serve"):
         command = commands.add_parser(name)
         command.add_argument("--port", type=int, default=0, help=f"default: {DEFAULT_PORT}, or a free one")
-        command.add_argument("--base", action="append", choices=["bookworm", "trixie"], default=[])
+        command.add_argument("--base", action="append", choices=list(RELEASES), default=[])
         command.add_argument("--guests", choices=["real", "fake"], default="real")
         command.add_argument("--no-egress", action="store_true", help="guests reach nothing outside")
         command.add_argument("--faults", help="a JSON file of faults that are set from the beginning")
