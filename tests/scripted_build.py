@@ -62,7 +62,8 @@ class ScriptedShell:
         self.boot_id = uuid4().hex
 
     def run(self, command: str, **_: Any) -> Output:
-        answer = json.dumps({"v1": {"errors": []}}) if "cloud-init" in command else f"0123 {self.boot_id}\n"
+        answers = {"cloud-init": json.dumps({"v1": {"errors": []}}), "needs_reboot": ""}
+        answer = next((text for word, text in answers.items() if word in command), f"0123 {self.boot_id}\n")
         return Output(0, answer, "")
 
     def run_program(self, program: Program) -> Iterator[StepResult]:

@@ -4,6 +4,7 @@ from pipeline.guest.facts import Facts
 from pipeline.guest.step import Step
 from pipeline.harden.managed_file import ManagedFile
 from pipeline.harden.packages import APT_GET, FRESH_LISTS
+from pipeline.harden.restart import NEEDS_REBOOT, RESTART_SERVICES
 from pipeline.spec import UpdatesOptions
 
 
@@ -13,7 +14,7 @@ def steps(facts: Facts, options: UpdatesOptions) -> tuple[Step, ...]:
     found: list[Step] = []
     if options.at_build != "none":
         upgrade = dnf_upgrade(facts.package_manager, options) if by_dnf else apt_upgrade(options)
-        found.append(Step("updates", ("H16",), f"update packages: {options.at_build}", upgrade + REPORT_REBOOT))
+        found.append(Step("updates", ("H16",), f"update packages: {options.at_build}", upgrade + FINISH))
     if options.periodic:
         found.append(dnf_periodic(facts.package_manager) if by_dnf else apt_periodic())
     return tuple(found)
@@ -58,14 +59,16 @@ ask_all_sources() {
 """
 """The other sources are not even read: their lists are a hundred times larger."""
 
-REPORT_REBOOT = """
-newest=$(ls /lib/modules 2>/dev/null | sort -V | tail -n 1)
-reboot=no
-if [ -f /run/reboot-required ]; then reboot=yes; fi
-if [ -n "$newest" ] && [ "$newest" != "$(uname -r)" ] && [ -d "/lib/modules/$(uname -r)" ]; then reboot=yes; fi
-echo "reboot required: $reboot"
+FINISH = (
+    RESTART_SERVICES
+    + NEEDS_REBOOT
+    + """
+if [ "$before" != "$after" ]; then restart_services; fi
+reason=$(needs_reboot)
+echo "reboot required: ${reason:-no}"
 if [ "$before" = "$after" ]; then echo unchanged; else echo changed; fi
 """
+)
 """Takes `before` and `after`: the packages, as one checksum each."""
 
 

@@ -162,7 +162,7 @@ def reach_guest(context: Context, instance: Instance, launch: Launch, key_pair: 
     return Guest(instance, key_pair, connector, host_keys, launch.user_data, user, shell)
 
 
-def boot_again(context: Context, guest: Guest, how: Literal["reboot", "stop-start"]) -> Guest:
+def boot_again(context: Context, guest: Guest, how: Literal["reboot", "stop-start"], role: str = "consumer") -> Guest:
     """Reboot a guest, or stop and start it, and return it with a session on the new boot. The old session is closed.
 
     The host keys are those of before; the public address may be another one. Raises CloudFailed, GuestUnreachable,
@@ -175,7 +175,7 @@ def boot_again(context: Context, guest: Guest, how: Literal["reboot", "stop-star
         try:
             return enter_next_boot(context, restart(context, guest, how), boot_id)
         finally:
-            save_console(context, f"consumer-{how}", instance_id)
+            save_console(context, f"{role}-{how}", instance_id)
 
 
 def restart(context: Context, guest: Guest, how: Literal["reboot", "stop-start"]) -> Guest:
