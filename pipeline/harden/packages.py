@@ -27,10 +27,15 @@ def steps(
         return ()
     kept = [file for one in sources if not one.only_for_build for file in repositories.files(facts, one)]
     closed = [file for one in sources if one.only_for_build for file in repositories.files(facts, one)]
-    variables = assign(wanted=" ".join(wanted), closed=" ".join(file.path for file in closed))
+    variables = assign(
+        wanted=" ".join(wanted),
+        closed=" ".join(file.path for file in closed),
+        kept=" ".join(file.path for file in kept),
+    )
     opening = "".join(file.action for file in (*kept, *closed)) + (FORGET_LISTS if sources else "")
     by_apt = facts.package_manager == "apt"
     install = INSTALL_BY_APT if by_apt else f"{facts.package_manager} -y -q install $wanted\n"
+    opening += "" if by_apt or not sources else FORGET_KEYS
     installed = ARE_INSTALLED_BY_APT if by_apt else "rpm -q $wanted >/dev/null\n"
     return (
         Step(
@@ -54,6 +59,17 @@ CLOSE_AT_THE_END = """
 policy=''
 trap 'rm -f $closed $policy' EXIT
 """
+
+FORGET_KEYS = """
+keys() { rpm -qa 'gpg-pubkey*' | sort; }
+for file in $kept; do case $file in *.asc) rpm --import "$file" ;; esac; done
+known=$(keys)
+forget_keys() {
+    for key in $(keys); do case " $(echo $known) " in *" $key "*) ;; *) rpm -e "$key" ;; esac; done
+}
+trap 'forget_keys; rm -f $closed' EXIT
+"""
+"""dnf notes a key for all repositories: that of a closed one must not stay."""
 
 FORGET_LISTS = "rm -f /run/assay-package-lists\n"
 

@@ -147,16 +147,18 @@ class Debian:
         return os.path.lexists(self.root / path.lstrip("/"))
 
 
-def make_debian(folder: Path) -> Debian:
-    """Return a fresh Debian with sshd and sudo. Its archive is made once, and kept."""
+SSHD_AND_SUDO = "openssh-server,sudo,systemd,unattended-upgrades,e2fsprogs"
+
+
+def make_debian(folder: Path, name: str = "bookworm-minimal-1", packages: str = SSHD_AND_SUDO) -> Debian:
+    """Return a fresh Debian, by default with sshd and sudo. Its archive is made once, and kept under the name."""
     if os.geteuid() != 0 or shutil.which("mmdebstrap") is None:
         pytest.skip("needs root and mmdebstrap")
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "assay" / "tests"
-    archive = cache / "bookworm-minimal-1.tar"
+    archive = cache / f"{name}.tar"
     if not archive.exists():
         cache.mkdir(parents=True, exist_ok=True)
         making = archive.with_suffix(f".{os.getpid()}.tar")
-        packages = "openssh-server,sudo,systemd,unattended-upgrades,e2fsprogs"
         command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", "bookworm", str(making)]
         subprocess.run(command, check=True, timeout=600)
         making.rename(archive)
