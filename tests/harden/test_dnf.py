@@ -9,15 +9,14 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.guest.program import Outcome, StepResult
 from pipeline.guest.step import Step
-from pipeline.harden import packages, tool_updates, updates
-from pipeline.spec import Repository, ToolUpdates, UpdatesOptions
+from pipeline.harden import packages, updates
+from pipeline.spec import Repository, UpdatesOptions
 from tests.harden.samples import Debian, make_debian
 from tests.harden.test_repository import Quiet
 
@@ -40,7 +39,9 @@ for name in vendor mallory; do
     gpg --batch --quiet --passphrase '' --quick-generate-key $name rsa3072 sign never
     gpg --armor --export $name >/build/$name.asc
 done
-for spec in /build/*.spec; do rpmbuild --quiet -bb --define '_topdir /build' "$spec" 2>/build/log || cat /build/log; done
+for spec in /build/*.spec; do
+    rpmbuild --quiet -bb --define '_topdir /build' "$spec" 2>/build/log || cat /build/log
+done
 rpmsign --define '__gpg /usr/bin/gpg' --define '_gpg_name vendor' --addsign /build/RPMS/noarch/*.rpm >/dev/null
 cp /build/RPMS/noarch/*.rpm /build/repository
 createrepo_c --quiet /build/repository
@@ -161,12 +162,3 @@ def test_security_updates_come_every_day(machine: Machine) -> None:
     assert machine.perform(steps).outcome is Outcome.OK
     machine.debian.run(f"python3 -c '{DNF_AUTOMATIC}' /etc/dnf/automatic.conf")
     assert (machine.version("plain"), machine.version("secure")) == ("1", "2")
-
-
-def test_tools_are_updated_by_name(machine: Machine) -> None:
-    """What runs at boot updates the named package, and no other (H32)."""
-    machine.open_with("plain-1", "secure-1")
-    options = ToolUpdates(packages=("plain",), reason="support needs the newest")
-    machine.debian.write("/run/tools.sh", tool_updates.script(machine.facts, options))
-    machine.debian.run("sh /run/tools.sh")
-    assert (machine.version("plain"), machine.version("secure")) == ("2", "1")
