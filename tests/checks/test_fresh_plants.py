@@ -106,6 +106,11 @@ PLANTS = [
 ]
 ON_OTHER_GUESTS = {
     "audit::the_kernel_has_the_rules",  # immutable until a boot: tests/harden/test_on_a_guest.py
+    "boot_again::it_booted_again",  # a second boot: tests/checks/test_boot_again.py
+    "boot_again::the_machine_id_stays",
+    "boot_again::the_host_keys_stay",
+    "boot_again::the_root_password_stays",
+    "boot_again::authorized_keys_stay",
     "boot::no_unit_failed",  # a running systemd
     "boot::the_system_is_up",
     "boot::file_systems_are_writable",  # a disk that was damaged
@@ -143,7 +148,7 @@ def come_up(tmp_path_factory):
 def failing(come_up, tmp_path, tmp_path_factory):
     """A function that plants something and returns which checks fail on a fresh boot, with their reasons."""
 
-    def run(script):
+    def run(script, **facts):
         with overlay(tmp_path / "planted", *come_up) as root:
             shell = ChrootShell(root)
             done = shell.run(JUST_NOW + script)
@@ -153,7 +158,7 @@ def failing(come_up, tmp_path, tmp_path_factory):
                 Layer.FRESH_BOOT,
                 Spec.model_validate(SPEC | {"ssh": {"user": "builder"}}),
                 tmp_path / "build",
-                FACTS,
+                FACTS | facts,
                 recordings=tmp_path_factory.getbasetemp() / "recordings",
             )
         bad = [result for result in results if result.status in (Status.FAIL, Status.UNREACHABLE)]
@@ -175,8 +180,9 @@ def test_plants_are_found_by_their_checks_and_by_no_other(failing, group):
     assert {name: found[name] for name in found.keys() - expected.keys()} == {}, "these were found and not planted"
 
 
-def test_what_is_older_than_the_boot_is_found(failing):
+def test_what_is_older_than_the_boot_is_found_on_a_first_boot(failing):
     assert failing(OLD.script).keys() == OLD.checks
+    assert failing("true", earlier_boot_id=FACTS["boot_id"]) == {}
 
 
 def test_every_check_of_a_fresh_boot_alone_has_a_plant():
