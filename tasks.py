@@ -308,6 +308,7 @@ def sweep(_: Context, spec: str = DEFAULT_SPEC, dry_run: bool = False) -> None:
         "spec": SPEC_HELP,
         "json": "print the report as JSON",
         "sarif": "write the findings as SARIF 2.1.0 into this file",
+        "state": "keep how far the scan is in this file: interrupted, it goes on from there",
     }
 )
 def scan(
@@ -319,6 +320,7 @@ def scan(
     spec: str = DEFAULT_SPEC,
     json: bool = False,
     sarif: str = "",
+    state: str = "",
 ) -> None:
     """Search every block of a disk for keys, credentials, histories, logs and back doors; nothing is launched."""
     with errors_explained():
@@ -339,6 +341,7 @@ def scan(
             lambda text, done, total: console.progress(line, text, done, total),
             changed,
             read,
+            state,
         )
         console.pause()
         if sarif:

@@ -72,6 +72,7 @@ class SnapshotBlocks:
         self.since = since
         self.readers = readers
         self.clock = clock
+        self.identity = f"{snapshot_id} since {since or 'its beginning'}"
 
     @cached_property
     def listing(self) -> Listing:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import write_atomically
 from pipeline.residue.engine import Match
 from pipeline.residue.rules import Rule
 
@@ -43,7 +44,7 @@ class Checkpoint:
         return hashlib.sha256("\n".join([self.subject, *names]).encode()).hexdigest()
 
     def save(self, next_block: int, matches: Sequence[Match], hashes: Sequence[tuple[int, str]]) -> None:
-        """Write that all blocks before `next_block` are done, atomically."""
+        """Write that all blocks before `next_block` are done, atomically. Raises FileUnwritable."""
         if self.path is None:
             return
         state = {
@@ -52,9 +53,7 @@ class Checkpoint:
             "hashes": hashes,
             "matches": [{**flat(match), "rule": match.rule.identity} for match in matches],
         }
-        written = self.path.with_suffix(".new")
-        written.write_text(json.dumps(state))
-        written.replace(self.path)
+        write_atomically(self.path, json.dumps(state))
 
     def finish(self) -> None:
         """Remove the state: the scan is complete."""

@@ -16,6 +16,9 @@ from pipeline.residue.proof import Progress, prove_raw
 from pipeline.residue.secrets import BuildSecret
 from pipeline.residue.sift import Allowed
 
+NAMED_KINDS = 5
+"""An error names so many kinds of findings; the report has all."""
+
 
 @dataclass(frozen=True)
 class ScanReport:
@@ -26,13 +29,21 @@ class ScanReport:
     digest: str
     """Pins the content of the disk: a copy with the same digest has the same blocks (R06). Empty for a part of it."""
     size_bytes: int
+    searched_bytes: int
+    """Of the blocks that are written, or that changed: there is nothing in the others."""
     seconds: float
 
     def require_clean(self, resource: str, region: str | None = None) -> None:
         """Raise ResidueFound for findings, ProofFailed for what could not be looked at; nothing for a clean disk."""
         if self.findings:
-            kinds = ", ".join(sorted({finding.kind for finding in self.findings}))
-            raise ResidueFound(f"{len(self.findings)} findings: {kinds}", resource=resource, region=region)
+            kinds = sorted({finding.kind for finding in self.findings})
+            more = f" and {len(kinds) - NAMED_KINDS} other kinds" if len(kinds) > NAMED_KINDS else ""
+            raise ResidueFound(
+                f"{len(self.findings)} findings: {', '.join(kinds[:NAMED_KINDS])}{more}",
+                resource=resource,
+                region=region,
+                hint="remove what was found where it says; what may stay is waived in a spec by its fingerprint",
+            )
         open_questions = [result.title for result in self.results if result.status.is_failure]
         if open_questions:
             raise ProofFailed(f"not all could be looked at: {open_questions[0]}", resource=resource, region=region)
@@ -61,7 +72,8 @@ def scan_source(
             progress("holding files against their packages", source.size_bytes, source.size_bytes)
             more_results, more_findings = prove_back_doors(locator, allowed or Allowed(), written)
             results, findings = (*results, *more_results), (*findings, *more_findings)
-    return ScanReport(results, findings, digest, source.size_bytes, time.monotonic() - started)
+        searched_bytes = sum(1 for _ in near.indices()) * near.block_size
+    return ScanReport(results, findings, digest, source.size_bytes, searched_bytes, time.monotonic() - started)
 
 
 def scan_image(
