@@ -7,10 +7,11 @@ will say. What fails, and a region that does not answer, stops a build before it
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from pipeline.audit.findings import Bad, Check, Line, Readers, Verdict, gather, judge, of_region
+from pipeline.audit.findings import Bad, Check, Facts, Line, Readers, Verdict, gather, judge, of_region
 from pipeline.aws import encryption_keys, images, instances, keys, network, offers, region_settings
 from pipeline.aws.encryption_keys import EncryptionKey
 from pipeline.aws.images import Image
+from pipeline.aws.key_policy import missing_rights
 from pipeline.aws.network import Subnet
 from pipeline.aws.offers import VcpuQuota
 from pipeline.aws.region_settings import AllowedImages
@@ -31,23 +32,41 @@ def look_ahead(session: Session, spec: Spec, base: Image, tags: Tags, image_name
     Nothing is made, and what could not be read is in the lines. Raises CredentialsRefused when the build's own region
     does not take the credentials.
     """
-    there = {region: session.in_region(region) for region in (session.region, *spec.release.regions)}
-    readers: Readers = {
-        "regions": partial(region_settings.read_regions, session),
-        **build_readers(session, spec, base, tags),
-    }
-    for region, abroad in there.items():
-        for name, reader in target_readers(abroad, spec, image_name).items():
-            readers[f"{region} {name}"] = reader
+    there = regions_of(session, spec)
+    readers = build_readers(session, spec, base, tags) | region_readers(session, there, spec, image_name)
     facts = gather(readers) | {"base": base}
     for fact in facts.values():
         if isinstance(fact, CredentialsRefused) and fact.region == session.region:
             raise fact
-    lines = list(judge(build_checks(spec, tags, loopback=session.loopback), facts, session.region))
+    built = judge(build_checks(spec, tags, loopback=session.loopback), facts, session.region)
+    return (*built, *region_lines(facts, there, spec, image_name))
+
+
+def look_at_regions(session: Session, spec: Spec) -> tuple[Line, ...]:
+    """Return what would stand in the way of releasing an image that is there, in every region of the release."""
+    there = regions_of(session, spec)
+    return tuple(region_lines(gather(region_readers(session, there, spec)), there, spec))
+
+
+def regions_of(session: Session, spec: Spec) -> dict[str, Session]:
+    """Return the regions of a release, the one that the image is built in first."""
+    return {region: session.in_region(region) for region in (session.region, *spec.release.regions)}
+
+
+def region_readers(session: Session, there: dict[str, Session], spec: Spec, image_name: str = "") -> Readers:
+    """Return the questions that are asked in every region; whether the image's name is free only where one is given."""
+    readers: Readers = {"regions": partial(region_settings.read_regions, session)}
+    for region, abroad in there.items():
+        for name, reader in target_readers(abroad, spec, image_name).items():
+            readers[f"{region} {name}"] = reader
+    return readers
+
+
+def region_lines(facts: Facts, there: dict[str, Session], spec: Spec, image_name: str = "") -> Iterator[Line]:
+    """Yield the lines of every region."""
     for region in there:
         local = of_region(facts, region) | {"regions": facts["regions"]}
-        lines += judge(target_checks(spec, region), local, region)
-    return tuple(lines)
+        yield from judge(target_checks(spec, region, named=bool(image_name)), local, region)
 
 
 def require_ready(lines: Iterable[Line]) -> tuple[str, ...]:
@@ -92,7 +111,7 @@ def build_checks(spec: Spec, tags: Tags, *, loopback: bool) -> tuple[Check, ...]
 def target_readers(session: Session, spec: Spec, image_name: str) -> Readers:
     """Return the questions that are asked in each region of the release; only those whose answer matters."""
     share, encryption = spec.share, spec.image.encryption
-    readers: Readers = {"named": partial(images.images_called, session, image_name)}
+    readers: Readers = {"named": partial(images.images_called, session, image_name)} if image_name else {}
     if share.public:
         readers["block"] = partial(region_settings.read_image_block, session)
     if not encryption and is_shared(spec):
@@ -102,7 +121,7 @@ def target_readers(session: Session, spec: Spec, image_name: str) -> Readers:
     return readers
 
 
-def target_checks(spec: Spec, region: str) -> tuple[Check, ...]:
+def target_checks(spec: Spec, region: str, *, named: bool) -> tuple[Check, ...]:
     """Return the checks of one region of the release."""
     share, encryption = spec.share, spec.image.encryption
     block = "ec2:GetImageBlockPublicAccessState"
@@ -111,8 +130,9 @@ def target_checks(spec: Spec, region: str) -> tuple[Check, ...]:
         Check(
             "A20", "the region may be used", "ec2:DescribeRegions", ("regions",), partial(not_enabled, region=region)
         ),
-        Check("A20", "the image's name is free", "ec2:DescribeImages", ("named",), name_taken),
     ]
+    if named:
+        checks.append(Check("A20", "the image's name is free", "ec2:DescribeImages", ("named",), name_taken))
     if share.public:
         checks.append(Check("A10", "the image may become public", block, ("block",), blocked))
     if not encryption and is_shared(spec):
@@ -121,8 +141,9 @@ def target_checks(spec: Spec, region: str) -> tuple[Check, ...]:
             Check("A10", "what is shared is not encrypted by default", default, ("default key",), unshareable)
         )
     if encryption:
-        usable = partial(unusable_key, accounts=share.accounts)
-        checks.append(Check("A10", "the key can be used", "kms:DescribeKey kms:GetKeyPolicy", ("key",), usable))
+        targets = (*share.accounts, *share.organizations, *share.organizational_units)
+        asked = "kms:DescribeKey kms:GetKeyPolicy kms:ListGrants"
+        checks.append(Check("A10", "the key can be used", asked, ("key",), partial(unusable_key, targets=targets)))
     return tuple(checks)
 
 
@@ -235,12 +256,15 @@ def default_encrypted(key: str | None, public: bool) -> Iterator[Bad]:
         yield Bad("EBS encryption by default", f"every snapshot is encrypted with {key or 'the default key'}: {wanted}")
 
 
-def unusable_key(key: EncryptionKey, accounts: tuple[str, ...]) -> Iterator[Bad]:
-    """A10: the key must work, and whoever gets the image must be let to use it."""
+def unusable_key(key: EncryptionKey, targets: tuple[str, ...]) -> Iterator[Bad]:
+    """A10: the key must work, and whoever gets the image must be let to use it, by its policy or by a grant."""
     if key.state != "Enabled" or key.usage != "ENCRYPT_DECRYPT":
         yield Bad(key.key_id, f"it is {key.state or 'in no state'}, for {key.usage or 'nothing'}")
-    if accounts and key.manager != "CUSTOMER":
+    if targets and key.manager != "CUSTOMER":
         yield Bad(key.key_id, "a key of AWS cannot be shared: name a key of your own")
-    for account in accounts:
-        if account not in key.policy:
-            yield Bad(key.key_id, f"its policy does not name the account {account}, which could not launch the image")
+        return
+    for target in targets:
+        if missing := missing_rights(key.policy, key.grants, target):
+            yield Bad(
+                key.key_id, f"{target} could not launch the image: let its policy, or a grant, {', '.join(missing)}"
+            )

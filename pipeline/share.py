@@ -10,6 +10,7 @@ from pipeline.aws.tags import LIFETIME, NAME, Tags
 from pipeline.errors import ReleaseFailed
 from pipeline.interruption import interruptible
 from pipeline.journal import Journal
+from pipeline.preflight import look_at_regions, require_ready
 from pipeline.publish import copies, marketplace
 from pipeline.publish.copies import Proved
 from pipeline.publish.release import Release, digests_of
@@ -23,17 +24,19 @@ from pipeline.spec import Spec
 def share_build(session: Session, spec: Spec, folder: Path, *, dry_run: bool = False) -> Iterator[str]:
     """Release the image of a build exactly as the spec says, and yield a line for each thing that changes or is proved.
 
-    What is right already stays as it is. Raises ReleaseFailed for an image that was not proved, SpecInvalid when there
-    is no such build.
+    What is right already stays as it is. Raises ReleaseFailed for an image that was not proved, PreflightFailed when a
+    region would refuse it, SpecInvalid when there is no such build.
     """
     evidence = read_report(folder)
     image = proved_image(evidence)
     codes = product_code_result(session, image.image_id, spec.share.product_codes)
     if codes.status is not Status.PASS:
         raise ReleaseFailed(f"{codes.title}: {codes.detail}", resource=image.image_id, region=image.region)
+    unknown = require_ready(look_at_regions(session, spec))
     current = read_sharing(session, image.image_id, image.snapshot_ids)
     changes = describe_changes(current, wanted_sharing(spec.share, image.snapshot_ids))
     yield f"{image.image_id} {image.name} in {image.region}"
+    yield from (f"  not known: {line}" for line in unknown)
     yield from (f"  {'would ' if dry_run else ''}{line}" for line in changes or ("nothing to change",))
     further = spec.release.goes_further
     if dry_run and further:

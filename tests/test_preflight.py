@@ -1,5 +1,6 @@
 """What would stop a build or its release is said before anything is made, all of it at once."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -21,7 +22,10 @@ from tests.fake_cloud import ROOT, FakeCloud, base_image, fake_cloud, holdings, 
 __all__ = ["fake_cloud"]
 PATH = ROOT / "specs" / "debian-12-local.yaml"
 SPEC = load_spec(PATH)
-KEY = EncryptionKey("k-1", "Enabled", "ENCRYPT_DECRYPT", "CUSTOMER", '{"AWS": "arn:aws:iam::210987654321:root"}')
+POLICY = json.dumps(
+    {"Statement": {"Effect": "Allow", "Principal": {"AWS": "210987654321"}, "Action": "kms:*", "Resource": "*"}}
+)
+KEY = EncryptionKey("k-1", "Enabled", "ENCRYPT_DECRYPT", "CUSTOMER", POLICY)
 
 
 def image(**about):
@@ -74,7 +78,7 @@ CODES = {"ProductCodes": [{"ProductCodeId": "abc"}]}
         (preflight.unusable_key(EncryptionKey("k-1", "Enabled", "SIGN_VERIFY", "CUSTOMER", ""), ()), 1),
         (
             preflight.unusable_key(
-                EncryptionKey("k-1", "Enabled", "ENCRYPT_DECRYPT", "AWS", "210987654321"), ("210987654321",)
+                EncryptionKey("k-1", "Enabled", "ENCRYPT_DECRYPT", "AWS", POLICY), ("210987654321",)
             ),
             1,
         ),
