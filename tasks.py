@@ -236,6 +236,25 @@ def release_status(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC, 
         require_complete(found)
 
 
+@task(name="sign", help={"build": BUILD_HELP, "spec": SPEC_HELP})
+def release_sign(_: Context, build: str = "latest", spec: str = DEFAULT_SPEC) -> None:
+    """Sign the list of the published images of a release that is as declared in every region."""
+    with errors_explained():
+        from pipeline.attest import sign_publication
+        from pipeline.attest_keys import open_signer
+        from pipeline.options import open_cloud
+        from pipeline.publish.status import require_complete
+        from pipeline.share import status_of_build
+        from pipeline.spec import load_spec
+
+        loaded = load_spec(ROOT / spec)
+        session = open_cloud(loaded, start_local_cloud)
+        found = status_of_build(session, loaded, BUILDS / build)
+        require_complete(found)
+        published = {one.region: one.image_id for one in found}
+        print(sign_publication(BUILDS / build, published, open_signer(loaded.attest, lambda: session)))
+
+
 @task(
     name="submit",
     help={"build": BUILD_HELP, "spec": SPEC_HELP, "dry-run": "only check the Marketplace's conditions"},
@@ -539,7 +558,7 @@ def lint(_: Context) -> None:
 
 audit = Collection("audit", audit_account, audit_network)
 iam = Collection("iam", iam_policy)
-release = Collection("release", release_status)
+release = Collection("release", release_sign, release_status)
 marketplace = Collection("marketplace", marketplace_submit)
 
 

@@ -6,7 +6,7 @@ of ours. Both are functions of the report alone, so that checking them means mak
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from pipeline.report.render import control_matrix
 from pipeline.report.sbom import FILE as BILL
 
 FILE = "attestation.intoto.jsonl"
+PUBLISHED = "published.intoto.jsonl"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 VERIFICATION = "urn:ami-assay:verification:v1"
+PUBLICATION = "urn:ami-assay:publication:v1"
 BUILD_TYPE = "urn:ami-assay:build:v1"
 BUILDER = "urn:ami-assay:builder"
 BLOCKS = "assayBlocksSha256"
@@ -63,15 +65,34 @@ def sign_build(folder: Path, signer: Signer) -> Path:
     Raises AttestationFailed for a build that was not proved, or when the key does not sign; FileUnwritable.
     """
     evidence = read_report(folder)
-    reasons = reasons_unproved(evidence)
-    if reasons:
+    require_proved(evidence)
+    return write_signed(folder.resolve() / FILE, make_statements(evidence, folder), signer)
+
+
+def sign_publication(folder: Path, published: Mapping[str, str], signer: Signer) -> Path:
+    """Write the list of a proved build's published images, an id by region, beside its report; return its path (A13).
+
+    Raises AttestationFailed for a build that was not proved, or when the key does not sign; FileUnwritable.
+    """
+    evidence = read_report(folder)
+    require_proved(evidence)
+    return write_signed(folder.resolve() / PUBLISHED, [make_publication(evidence, published)], signer)
+
+
+def require_proved(evidence: Evidence) -> None:
+    """Raise AttestationFailed for a build that was not proved."""
+    if reasons := reasons_unproved(evidence):
         raise AttestationFailed(
             f"the build {evidence.build_id} is not proved: {'; '.join(reasons[:5])}",
             region=evidence.region,
             hint="only what was proved is attested: build it again",
         )
+
+
+def write_signed(path: Path, statements: Iterable[Json], signer: Signer) -> Path:
+    """Sign statements, and write an envelope on each line. Raises AttestationFailed, FileUnwritable."""
     envelopes = []
-    for statement in make_statements(evidence, folder):
+    for statement in statements:
         payload = json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()
         envelope = Envelope(payload, PAYLOAD_TYPE, {})
         try:
@@ -79,7 +100,6 @@ def sign_build(folder: Path, signer: Signer) -> Path:
         except SignatureError as error:
             raise AttestationFailed(f"the key does not sign: {error}") from error
         envelopes.append(json.dumps(envelope.to_dict()))
-    path = folder.resolve() / FILE
     write_atomically(path, "\n".join(envelopes) + "\n")
     return path
 
@@ -191,6 +211,24 @@ def make_verification(evidence: Evidence, image: Image) -> Json:
     }
 
 
+def make_publication(evidence: Evidence, published: Mapping[str, str]) -> Json:
+    """Return the statement about where a build's image is published: each copy by its ARN and its blocks (A13).
+
+    Raises SpecInvalid for a report without an image.
+    """
+    if evidence.image is None:
+        raise SpecInvalid("the report is about no image", hint="only a build that made one can be attested")
+    digest = {BLOCKS: evidence.block_digests.get(evidence.image.snapshot_ids[0], "")}
+    subjects = [{"name": image_arn(region, image_id), "digest": digest} for region, image_id in published.items()]
+    about = {
+        "buildId": evidence.build_id,
+        "name": evidence.image.name,
+        "spec": {"name": evidence.spec_name, "digest": {SPEC: evidence.spec_digest}},
+        "images": dict(published),
+    }
+    return statement_of(subjects, PUBLICATION, about)
+
+
 def verify_file(path: Path, keys: Iterable[Key]) -> Verified:
     """Verify signatures, form and content of a file of statements; the report beside it must say the same.
 
@@ -247,12 +285,15 @@ def read_statement(envelope: Envelope, path: Path) -> Json:
 
 def find_odd_forms(statements: tuple[Json, ...]) -> Iterator[str]:
     """Yield what is wrong with the statements by themselves."""
-    if [statement.get("predicateType") for statement in statements] != [PROVENANCE, VERIFICATION]:
-        yield f"wanted are two statements: {PROVENANCE} and {VERIFICATION}"
+    kinds = [statement.get("predicateType") for statement in statements]
+    if kinds not in ([PROVENANCE, VERIFICATION], [PUBLICATION]):
+        yield f"wanted are two statements, {PROVENANCE} and {VERIFICATION}, or one, {PUBLICATION}"
         return
     for statement in statements:
         if statement.get("_type") != STATEMENT:
             yield f"_type: wanted {STATEMENT}, found {statement.get('_type')}"
+    if kinds == [PUBLICATION]:
+        return
     if statements[0].get("subject") != statements[1].get("subject"):
         yield "subject: the two statements are about different things"
     result = (statements[1].get("predicate") or {}).get("result")
@@ -264,6 +305,10 @@ def find_differences(statements: tuple[Json, ...], folder: Path) -> Iterator[str
     """Yield where the statements differ from what the report beside them would make us state now."""
     evidence = read_report(folder)
     yield from (f"{REPORT}: {reason}" for reason in reasons_unproved(evidence))
+    if [statement.get("predicateType") for statement in statements] == [PUBLICATION]:
+        published = (statements[0].get("predicate") or {}).get("images") or {}
+        yield from compare(statements[0], make_publication(evidence, published), "")
+        return
     for signed, stated in zip(statements, make_statements(evidence, folder), strict=False):
         yield from compare(signed, stated, "")
 

@@ -77,7 +77,7 @@ def open_context(
     """Return the context of a new build: its id, its tags, its folder with a journal and a report."""
     started = datetime.now(UTC)
     build_id = new_build_id(started)
-    tags = Tags(build_id, spec_digest(spec), session.caller_arn, started + LIFETIME, spec.image.tags)
+    tags = Tags(build_id, spec_digest(spec), session.caller_arn, started + LIFETIME, spec.image.own_tags)
     recorder = Recorder(
         builds / build_id,
         console,

@@ -85,7 +85,7 @@ def ask_cloud(
     if choice.change:
         lines.append(f"change: {choice.change}")
     now = datetime.now(UTC)
-    tags = Tags(new_build_id(now), spec_digest(spec), session.caller_arn, now, spec.image.tags)
+    tags = Tags(new_build_id(now), spec_digest(spec), session.caller_arn, now, spec.image.own_tags)
     return tuple(lines), look_ahead(session, spec, base, tags, spec.image_name(tags.build_id, now.date()))
 
 

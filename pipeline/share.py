@@ -53,7 +53,7 @@ def release_build(session: Session, spec: Spec, folder: Path, evidence: Evidence
     """
     image = images.describe_image(session, proved_image(evidence).image_id)
     ends = datetime.now(UTC) + LIFETIME
-    tags = Tags(evidence.build_id, evidence.spec_digest, session.caller_arn, ends, spec.image.tags)
+    tags = Tags(evidence.build_id, evidence.spec_digest, session.caller_arn, ends, spec.image.own_tags)
     digests = digests_of(session, image.snapshot_ids, evidence.block_digests) if spec.release.regions else ()
     results: list[Result] = []
 

@@ -61,7 +61,13 @@ class FakeCloud:
 @pytest.fixture(scope="module")
 def fake_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCloud]:
     """Start a cloud in a folder of its own, and stop it."""
-    home = tmp_path_factory.mktemp("cloud")
+    with running_fake_cloud(tmp_path_factory.mktemp("cloud")) as cloud:
+        yield cloud
+
+
+@contextmanager
+def running_fake_cloud(home: Path) -> Iterator[FakeCloud]:
+    """Run a cloud with fake guests in this folder."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ASSAY_CLOUD_HOME", str(home))
         command = [sys.executable, "-m", "pipeline.localcloud"]

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
-from pipeline.attest import FILE, find_odd_forms, image_arn, make_statements, sign_build, verify_file
+from pipeline.attest import (
+    FILE,
+    find_odd_forms,
+    image_arn,
+    make_statements,
+    sign_build,
+    sign_publication,
+    verify_file,
+)
 from pipeline.errors import AttestationFailed, EvidenceChanged, SignatureRefused, SpecInvalid
 from pipeline.report.evidence import Evidence, Finding, Layer, Status
 from pipeline.report.evidence_folder import write_report
@@ -197,3 +205,31 @@ def test_statement_that_says_failed_does_not_pass(tmp_path: Path) -> None:
 )
 def test_arn_is_of_the_region_s_partition(region: str, partition: str) -> None:
     assert image_arn(region, "ami-1") == f"arn:{partition}:ec2:{region}::image/ami-1"
+
+
+PUBLISHED = {"eu-central-1": "ami-0feed", "us-east-1": "ami-0beef"}
+
+
+def test_the_list_of_published_images_names_each_by_region_and_blocks(tmp_path: Path, signer: CryptoSigner) -> None:
+    write_report(tmp_path, PROVED)
+    path = sign_publication(tmp_path, PUBLISHED, signer)
+    verified = verify_file(path, [signer.public_key])
+    assert verified.compared
+    (statement,) = verified.statements
+    assert statement["predicate"]["images"] == PUBLISHED
+    assert {one["name"]: one["digest"] for one in statement["subject"]} == {
+        image_arn(region, image_id): {"assayBlocksSha256": DIGEST} for region, image_id in PUBLISHED.items()
+    }
+
+
+def test_a_list_of_other_blocks_or_of_an_unproved_build_is_refused(tmp_path: Path, signer: CryptoSigner) -> None:
+    write_report(tmp_path, PROVED)
+    path = sign_publication(tmp_path, PUBLISHED, signer)
+    with pytest.raises(SignatureRefused):
+        verify_file(path, [CryptoSigner.generate_ed25519().public_key])
+    write_report(tmp_path, PROVED.model_copy(update={"block_digests": {"snap-1": "cd" * 32}}))
+    with pytest.raises(EvidenceChanged, match="subject"):
+        verify_file(path, [signer.public_key])
+    write_report(tmp_path, PROVED.model_copy(update={"findings": (FINDING,)}))
+    with pytest.raises(AttestationFailed, match="not proved"):
+        sign_publication(tmp_path, PUBLISHED, signer)

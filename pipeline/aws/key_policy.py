@@ -28,7 +28,10 @@ class KeyGrant:
 
 
 def missing_rights(policy: str, grants: Iterable[KeyGrant], target: str) -> tuple[str, ...]:
-    """Return what a target needs to do with a key and may not: an account's id, or an ARN of an organisation or unit."""
+    """Return what a target needs to do with a key and may not.
+
+    The target is an account's id, or the ARN of an organisation or of a unit.
+    """
     statements = listed(json.loads(policy).get("Statement", []))
     allowed = {action for one in statements if one.get("Effect") == "Allow" for action in covered(one, target)}
     denied = {

@@ -13,7 +13,7 @@ from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.creation import the_only
 from pipeline.aws.images import Image
 from pipeline.aws.session import Session
-from pipeline.aws.tags import NAME, Tags, is_kept, mark_kept
+from pipeline.aws.tags import NAME, OWNER, Tags, is_kept, mark_kept
 from pipeline.aws.wait import CLOCK, CONSISTENT_SECONDS, Clock, wait_until
 from pipeline.block_digest import digest_blocks, require_readable
 from pipeline.errors import DeadlinePassed, ReleaseFailed
@@ -126,6 +126,16 @@ def attribute_differences(image: Image, home: Image, spec: Spec) -> list[str]:
         for name, wanted, found in pairs
         if wanted != found and declared.get(name, True)
     ]
+
+
+def identity_result(place: Place, spec: Spec) -> Result:
+    """Return whether an image says whose it is: a name, who built it, and whom to ask where the spec says so (A13)."""
+    tags = place.image.tags
+    missing = [] if place.image.name else ["it has no name"]
+    missing += [] if tags.get(OWNER) else ["no tag says who built it"]
+    if spec.image.contact and tags.get("Contact") != spec.image.contact:
+        missing.append(f"its contact is {tags.get('Contact', 'missing')}, not {spec.image.contact}")
+    return result("A13", "the image says whose it is", place.region, "; ".join(missing))
 
 
 def deprecation_of(home: Image, spec: Spec) -> datetime | None:

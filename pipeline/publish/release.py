@@ -89,6 +89,7 @@ class Release:
                 copies.keep_copy(place, self.journal)
         if self.spec.release.goes_further:
             self.record(copies.set_attributes(place, home, self.spec))
+        self.record(copies.identity_result(place, self.spec))
         codes = sharing.product_code_result(there, place.image.image_id, self.spec.share.product_codes)
         self.record(codes)
         if codes.status is not Status.PASS:

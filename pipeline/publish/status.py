@@ -12,6 +12,7 @@ from pipeline.aws.session import Session
 from pipeline.aws.tags import NAME
 from pipeline.errors import AssayError, ReleaseIncomplete
 from pipeline.publish import copies, sharing
+from pipeline.publish.copies import Place
 from pipeline.spec import Spec
 
 SIDE_BY_SIDE = 16
@@ -77,6 +78,9 @@ def differences_of(session: Session, spec: Spec, home: Image, image: Image) -> I
     if image.state != "available":
         yield f"it is {image.state}"
     yield from copies.attribute_differences(image, home, spec)
+    identity = copies.identity_result(Place(session, image), spec)
+    if identity.detail:
+        yield identity.detail
     codes = sharing.product_code_result(session, image.image_id, spec.share.product_codes)
     if codes.detail:
         yield f"product codes: {codes.detail}"

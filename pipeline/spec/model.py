@@ -379,6 +379,8 @@ class Image(Part):
     """A template over the spec's name, build_id and date (YYYYMMDD)."""
     description: Description = ""
     tags: Annotated[dict[TagKey, TagValue], Field(max_length=40)] = {}
+    contact: TagValue | None = None
+    """Who answers for the image, as an address: a tag of it in every region (A13). Others see name and description."""
     architecture: Architecture = "x86_64"
     boot_mode: Literal["legacy-bios", "uefi", "uefi-preferred"] | None = None
     """None: as the base image."""
@@ -388,6 +390,11 @@ class Image(Part):
     """None given: the base image's root disk, in its own size."""
     launch_user: LoginName | None = "admin"
     """The account that gets the launch key of every instance (H15); null: none, only `users` may log in."""
+
+    @property
+    def own_tags(self) -> dict[str, str]:
+        """The tags of the spec, the contact among them."""
+        return {**self.tags, "Contact": self.contact} if self.contact else dict(self.tags)
 
 
 class Share(Part):

@@ -287,6 +287,16 @@ NOT_OURS = {
     "kms:CreateKey",
 }
 """What a recording does to prepare its scene."""
+ABOUT_REGIONS = {
+    "ec2:DescribeRegions",
+    "ec2:GetEbsDefaultKmsKeyId",
+    "ec2:GetEbsEncryptionByDefault",
+    "ec2:GetImageBlockPublicAccessState",
+    "kms:DescribeKey",
+    "kms:GetKeyPolicy",
+    "kms:ListGrants",
+}
+"""What the preflight asks of a region for one spec or another: recorded with the plan, and sharing asks it too."""
 ONLY_ON_AWS = {"servicequotas:GetServiceQuota", "ec2:DescribeInstanceTypes", "ec2:DescribeInstances"}
 """Quotas are asked of no cloud of this machine."""
 
@@ -306,6 +316,7 @@ def record(cloud: FakeCloud, folder: Path) -> dict[str, list[str]]:
         calls[task] = sorted({name.replace("monitoring:", "cloudwatch:") for name in made} - NOT_OURS)
     calls["plan"] = sorted({*calls["plan"], *ONLY_ON_AWS})
     calls["build"] = sorted({*calls["build"], *calls["plan"]})
+    calls["share"] = sorted({*calls["share"], *ABOUT_REGIONS})
     return calls
 
 
