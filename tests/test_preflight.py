@@ -147,6 +147,13 @@ def test_each_region_of_a_release_is_asked(fake_cloud):
 
 
 @pytest.mark.end_to_end
+def test_a_release_alone_asks_every_region_too(fake_cloud):
+    spec = spec_with(Share(public=True), "ap-east-1")
+    with pytest.raises(PreflightFailed, match="enable-region --region-name ap-east-1"):
+        preflight.require_ready(preflight.look_at_regions(fake_cloud.open(SPEC.region), spec))
+
+
+@pytest.mark.end_to_end
 def test_a_right_that_is_missing_fails_and_a_setting_that_may_not_be_read_is_unknown(fake_cloud):
     refused = {"kind": "error", "code": "UnauthorizedOperation", "status": 403, "times": 0}
     with fake_cloud.faults({**refused, "action": "ImportKeyPair"}, {**refused, "action": "GetAllowedImagesSettings"}):
