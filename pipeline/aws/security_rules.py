@@ -10,7 +10,7 @@ from pipeline.aws.session import Session, cloud_errors
 from pipeline.aws.session import dry_run as asked_only
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import SecurityGroupRuleTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, SecurityGroupRuleTypeDef
 
 EVERY_PORT = (0, 65535)
 ROUTE_TARGETS = (
@@ -85,8 +85,14 @@ class Address:
 
 def list_rules(session: Session) -> tuple[Rule, ...]:
     """Return every rule of every group of the region. Raises CloudFailed."""
+    return rules_of(session)
+
+
+def rules_of(session: Session, *group_ids: str) -> tuple[Rule, ...]:
+    """Return every rule of these groups, or of every group of the region. Raises CloudFailed."""
+    filters: list[FilterTypeDef] = [{"Name": "group-id", "Values": list(group_ids)}] if group_ids else []
     with cloud_errors("the security groups' rules", session.region):
-        pages = session.client("ec2").get_paginator("describe_security_group_rules").paginate()
+        pages = session.client("ec2").get_paginator("describe_security_group_rules").paginate(Filters=filters)
         return tuple(read_rule(rule, session.account_id) for page in pages for rule in page["SecurityGroupRules"])
 
 

@@ -16,7 +16,7 @@ from pipeline.aws.instances import Launch
 from pipeline.aws.traffic import read_traffic
 from pipeline.errors import AssayError, SpecInvalid
 from pipeline.guest.keys import KeyPair
-from pipeline.guest.shell import Answer, DirectConnector, try_credentials
+from pipeline.guest.shell import Answer, try_credentials
 from pipeline.guest.step import Secret
 from pipeline.report.catalogue import controls_at
 from pipeline.report.evidence import Layer, Result, Status
@@ -36,11 +36,11 @@ from pipeline.stages.guests import (
     save_console,
 )
 from pipeline.stages.launch import Launched, facts_of_build, marked_user_data
+from pipeline.stages.openings import prove_openings
 from pipeline.stages.sbom import write_sbom
 from pipeline.verify.fresh_boot import prove_fresh_boot, read_what_stays
 from pipeline.verify.logins import ACCOUNTS, FORGIVE, PENALTIES, Attempts, prove_logins
 from pipeline.verify.outbound import prove_outbound
-from pipeline.verify.port_scan import prove_ports, prove_udp_ports
 from pipeline.verify.waivers import waive
 
 LAST_LINES = 5
@@ -160,7 +160,7 @@ def prove_this_boot(context: Context, guest: Guest, consumer: Consumer, console:
 
     shells = open_root_shells(guest.shell)
     with ThreadPoolExecutor(2, "outside") as pool:
-        scanned, tried = pool.submit(scan_ports, context, guest), pool.submit(try_logins, context, guest, consumer)
+        scanned, tried = pool.submit(prove_openings, context, guest), pool.submit(try_logins, context, guest, consumer)
         with context.recorder.stage("checks"):
             record(
                 *prove_fresh_boot(
@@ -215,15 +215,6 @@ def not_booted_again(spec: Spec) -> tuple[Result, ...]:
         for how, after in AGAIN.items()
         if how not in spec.prove.boot_again
     )
-
-
-def scan_ports(context: Context, guest: Guest) -> tuple[Result, ...]:
-    """Return the results of scans from outside, where the spec asks for them: our security group intends ssh alone."""
-    if not (context.spec.network.scan_ports and isinstance(guest.connector, DirectConnector)):
-        return ()
-    address, udp = guest.connector.address, {one.port for one in context.spec.harden.listen if one.protocol == "udp"}
-    with context.recorder.stage("port scan"):
-        return (prove_ports(address, {guest.connector.port}), prove_udp_ports(address, udp))
 
 
 def choose_prover(spec: Spec, launch_user: str, launch_key: KeyPair) -> tuple[str, KeyPair]:
