@@ -27,8 +27,8 @@ WAYS_BACK = {
     "disable": "`aws ec2 enable-image`, then `invoke share` of its build",
     "deregister": "`aws ec2 restore-image-from-recycle-bin`, where the account has a retention rule",
 }
-SOON = timedelta(minutes=1)
-"""EC2 takes no deprecation in the past, and rounds to minutes."""
+SOON = timedelta(minutes=15)
+"""EC2 takes no deprecation in the past, rounds to minutes, and may throttle a long run until then."""
 
 
 class Step(StrEnum):

@@ -146,7 +146,7 @@ def test_older_images_are_deprecated_disabled_and_removed_in_every_region(sessio
         (HOME, second): Step.DEPRECATE,
         (ABROAD, second): Step.IN_USE,
     }
-    later = NOW + timedelta(minutes=1)
+    later = datetime.now(UTC) + timedelta(minutes=1)
     assert steps(session, later, dry_run=True) == expected
     assert steps(session, later, dry_run=True) == expected, "a dry run changes nothing"
     assert steps(session, later) == expected
