@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from checks.fixtures import Ask, File
+from pipeline.spec import Spec
 
 GENERATED = (
     "/etc/netplan/50-cloud-init.yaml",
@@ -18,6 +19,13 @@ GENERATED = (
     "/etc/ssh/sshd_config.d/50-cloud-init.conf",
     "/etc/sudoers.d/90-cloud-init-users",
 )
+COPIES = r"""
+while [ "$(systemctl is-active cloud-final.service 2>/dev/null)" = activating ]; do sleep 0.2; done
+find /var/lib/cloud/instances /run/cloud-init -type f \( -name 'user-data.txt*' -o -name 'vendor-data*.txt*' \
+  -o -name cloud-config.txt -o -name obj.pkl -o -name '*-sensitive.json' -o -name 'combined-*.json' \) \
+  -exec stat -c '%a %U %n' {} +
+"""
+"""Their modes are set as the last stage of cloud-init ends."""
 
 
 @pytest.fixture(autouse=True)
@@ -59,12 +67,12 @@ def test_old_user_data_is_gone(ask: Ask, fact: Callable[[str], str]) -> None:
 
 
 @pytest.mark.controls("H22", layers="B")
-def test_user_data_is_private(files: tuple[File, ...]) -> None:
-    """Only root can read the copies of user-data and of sensitive metadata."""
-    names = ("user-data.txt", "user-data.txt.i", "vendor-data.txt", "vendor-data.txt.i", "obj.pkl")
-    copies = [file for file in files if file.under("/var/lib/cloud") and file.name in names and file.kind == "f"]
+def test_user_data_is_private(ask: Ask, spec: Spec) -> None:
+    """Only root can read the copies of user-data and of sensitive metadata, and nobody writes them."""
+    copies = [line.split(" ", 2) for line in ask(COPIES).splitlines()]
     assert copies, "cloud-init kept no copy at all: did it run?"
-    assert [str(file) for file in copies if file.owner != "root" or file.mode & 0o177] == []
+    wanted = "400" if spec.harden.first_boot else "600"
+    assert [path for mode, owner, path in copies if owner != "root" or mode not in ("400", wanted)] == []
 
 
 @pytest.fixture

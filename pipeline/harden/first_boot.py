@@ -13,6 +13,7 @@ from pipeline.harden.unit import enable_unit, unit_file
 from pipeline.spec import Spec
 
 CLOUD_CONFIG = "/etc/cloud/cloud.cfg.d/95-assay.cfg"
+PRIVATE_COPIES = "/etc/systemd/system/cloud-final.service.d/50-assay-private-copies.conf"
 UNIT = "assay-root-password.service"
 DONE = "/var/lib/assay/root-password"
 KEYS_UNIT = "assay-host-keys.service"
@@ -46,6 +47,15 @@ ExecStart=/bin/sh -c 'mkdir -p {DONE.rpartition("/")[0]} && : >{DONE}'
 WantedBy=multi-user.target
 """,
 )
+
+# cloud-init keeps what an instance was given: user-data, vendor-data, and all of the metadata, credentials of the role
+# among it. It writes them anew at each boot, as 0600; this runs when its last stage has ended.
+KEEP_PRIVATE = """# Written by Assay (H22): root alone reads what the instance was given, and nobody writes it.
+[Service]
+ExecStartPost=-/usr/bin/find /var/lib/cloud/instances /run/cloud-init -type f ( -name user-data.txt* \\
+    -o -name vendor-data*.txt* -o -name cloud-config.txt -o -name obj.pkl -o -name instance-data-sensitive.json \\
+    -o -name combined-cloud-config.json ) -exec chmod 0400 {} +
+"""
 
 
 # In /etc, because programs elsewhere must come from packages (V08). What it prints is what cloud-init prints.
@@ -145,10 +155,11 @@ WantedBy=multi-user.target
 def steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
     """Return the steps that prepare the first boot: host keys and launch key (H08, H15, S01), root's password (H13).
 
-    H30: where the spec says so, the launch user is no administrator.
+    H22: only root reads what the instance was given. H30: where the spec says so, the launch user is no administrator.
     """
     found = [configure_cloud_init(spec)] if facts.cloud_init else []
     if facts.has_systemd:
+        found += [keep_copies_private()] if facts.cloud_init else []
         found += [] if facts.cloud_init else units_instead_of_cloud_init(spec)
         title = "root gets a random password at the first boot, locked"
         found.append(enable_unit("first_boot", ("H13",), title, UNIT, (ROOT_PASSWORD,)))
@@ -162,6 +173,13 @@ def configure_cloud_init(spec: Spec) -> Step:
     file = ManagedFile(CLOUD_CONFIG, cloud_config_text(spec))
     controls = ("H15", "H01", "S01") if spec.harden.launch_user_sudo else ("H15", "H01", "S01", "H30")
     return Step("first_boot", controls, launch_title(spec), file.action, file.test)
+
+
+def keep_copies_private() -> Step:
+    """Return the step that leaves the copies of user-data and metadata to root, read-only, at each boot (H22; [4])."""
+    file = ManagedFile(PRIVATE_COPIES, KEEP_PRIVATE)
+    title = "copies of user-data and metadata are root's alone, read-only"
+    return Step("first_boot", ("H22",), title, file.action, file.test)
 
 
 def units_instead_of_cloud_init(spec: Spec) -> list[Step]:

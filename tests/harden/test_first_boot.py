@@ -26,6 +26,7 @@ def titles(facts: Facts, **changes: object) -> list[str]:
 def test_cloud_init_does_it_where_it_is_installed() -> None:
     assert titles(DEBIAN) == [
         "cloud-init gives the launch key to admin",
+        "copies of user-data and metadata are root's alone, read-only",
         "root gets a random password at the first boot, locked",
     ]
 
