@@ -119,6 +119,11 @@ def describe_hardening(spec: Spec) -> tuple[str, ...]:
         kept = found is not None if setting.value == {} else found == setting.value
         decided = "" if kept else f"; the spec says {found}"
         lines.append(f"{setting.option}: {wanted} ({setting.control}; {setting.source}){decided}")
+    if harden.tool_updates:
+        tools = ", ".join(harden.tool_updates.packages)
+        lines.append(
+            f"updated at each boot, over the network and unproved: {tools} (H32), {harden.tool_updates.reason}"
+        )
     lines += [f"waived until {one.expires}: {one.control}, {one.reason}" for one in spec.waivers]
     return tuple(lines)
 

@@ -22,8 +22,6 @@ from pipeline.report.evidence import Layer
 TRACES = {trace.control.identity: trace for trace in trace_controls()}
 OPEN = {
     "H19": {"a proof at fresh boot", "a proof at AWS"},
-    "H22": {"a step"},
-    "H32": {"a step", "a proof at fresh boot"},
     "S10": {"a proof at live", "a proof at raw"},
     # Free blocks are no matter of a running system: it cannot ask for them, and its own work fills them.
     "S22": {"a proof at live", "a proof at fresh boot"},

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from pipeline.spec import Spec, export_schema, load_spec, spec_digest
 from pipeline.spec.rules import architecture_of
 from pipeline.spec.yaml_source import parse_yaml
 from tests.harden.signing_key import SIGNING_KEY
+from tests.test_public_keys import VAGRANT, blob, line_of
 
 ROOT = Path(__file__).parents[1]
 SPECS = sorted(path for path in (ROOT / "specs").glob("*.yaml") if not path.name.endswith(".lock.yaml"))
@@ -31,6 +33,9 @@ UNIT = "arn:aws:organizations::123456789012:ou/o-abcdefghij/ou-ab12-abcdefgh"
 ORGANIZATION = "arn:aws:organizations::123456789012:organization/o-abcdefghij"
 CODE = "25lw28f80gy0n9oyp7zqr8d4l"
 
+DSA = f"ssh-dss {blob(b'ssh-dss', b'x')} alice@example.com"
+SHORT_RSA = line_of(rsa.generate_private_key(65537, 2048).public_key())
+SYNC = {"source": "s3://keys/teams/web"}
 REPOSITORY = {"name": "vendor", "url": "https://vendor.example/apt", "key": SIGNING_KEY}
 
 Change = dict[str, object]
@@ -118,6 +123,60 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
     "two lines": (user(full_name="a\nb"), "users[0].full_name", "one line"),
     "relative shell": (user(shell="bash"), "users[0].shell", "absolute path"),
     "no keys": (user(keys=[]), "users[0].keys", "must not be empty"),
+    "a DSA key": (user(keys=[DSA]), "users[0].keys[0]", "DSA keys are refused (H09)"),
+    "a short RSA key": (user(keys=[SHORT_RSA]), "users[0].keys[0]", "RSA of 2048 bits is refused"),
+    "a published key": (user(keys=[VAGRANT]), "users[0].keys[0]", "anybody could log in (A14)"),
+    "a private key": (
+        user(keys=["-----BEGIN OPENSSH PRIVATE KEY-----"]),
+        "users[0].keys[0]",
+        "a private key stands here",
+    ),
+    "a shell that lets nobody in": (user(shell="/usr/sbin/nologin"), "users[0].shell", "lets nobody in"),
+    "ssh where nobody asks": (
+        {"harden": {"sshd": {"port": 2222}}},
+        "harden.sshd.port",
+        "asked at ssh.port, which is 22",
+    ),
+    "root by ssh, who is not root": (
+        {"harden": {"launch_user_sudo": False, "sshd": {"permit_root_login": "prohibit-password"}}},
+        "harden.sshd.permit_root_login",
+        "(H30)",
+    ),
+    "keys of nobody refreshed": ({"harden": {"key_sync": SYNC}}, "harden.key_sync", "refreshes the keys of nobody"),
+    "launch key refreshed away": (
+        {**user(name="admin"), "harden": {"key_sync": SYNC}},
+        "harden.key_sync",
+        "would take the launch key from 'admin'",
+    ),
+    "refresh without credentials": (
+        {**user(), "harden": {"key_sync": SYNC, "metadata": {"reachable": "while-booting"}}},
+        "harden.key_sync",
+        "gets no credentials",
+    ),
+    "keys over a plain line": (
+        {**user(), "harden": {"key_sync": {**SYNC, "endpoint": "http://10.0.0.1:9000"}}},
+        "harden.key_sync.endpoint",
+        "is not encrypted",
+    ),
+    "keys from somewhere": (
+        {**user(), "harden": {"key_sync": {"source": "https://example.com/keys"}}},
+        "harden.key_sync.source",
+        "as s3://bucket/keys or ssm:/images/keys",
+    ),
+    "no certificate where a copy goes": (
+        {
+            "harden": {"product_guard": {"services": ["web.service"], "certificates": {}}},
+            "share": {"product_codes": [CODE]},
+            "release": {"regions": ["us-east-1"]},
+        },
+        "harden.product_guard.certificates",
+        "has none for us-east-1",
+    ),
+    "updates at boot without a reason": (
+        {"harden": {"tool_updates": {"packages": ["amazon-ssm-agent"]}}},
+        "harden.tool_updates.reason",
+        "is required",
+    ),
     "same name twice": ({"users": [USER, {**USER, "keys": KEYS[1:]}]}, "users[1].name", "stands at users[0].name"),
     "same key twice": ({"users": [USER, {**USER, "name": "bob"}]}, "users[1].keys[0]", "stands at users[0].keys[0]"),
     "grant without a reason": (user(sudo={"who": "ops"}), "users[0].sudo.why", "is required"),
@@ -460,7 +519,7 @@ valid_specs = st.builds(
         {
             "permit_root_login": st.sampled_from(["no", "prohibit-password"]),
             "use_dns": st.booleans(),
-            "port": st.integers(1, 65535),
+            "max_auth_tries": st.integers(1, 6),
         }
     ),
     st.ip_addresses(v=4).map(lambda address: f"{address}/32"),

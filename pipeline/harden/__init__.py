@@ -8,6 +8,7 @@ from pipeline.harden import (
     firewall,
     first_boot,
     kernel,
+    key_sync,
     login,
     mandatory_access,
     metadata,
@@ -17,6 +18,7 @@ from pipeline.harden import (
     product_guard,
     services,
     sshd,
+    tool_updates,
     updates,
     users,
 )
@@ -43,6 +45,8 @@ def harden_steps(facts: Facts, spec: Spec) -> tuple[Step, ...]:
         *services.steps(options.services),
         *users.steps(spec),
         *(first_boot.steps(facts, spec) if options.first_boot else ()),
+        *(tool_updates.steps(facts, options.tool_updates) if options.tool_updates else ()),
+        *(key_sync.steps(facts, spec, options.key_sync) if options.key_sync else ()),
         *(product_guard.steps(facts, spec, options.product_guard) if options.product_guard else ()),
         *(metadata.steps(facts, options.metadata) if options.metadata else ()),
         *(sshd.steps(facts, spec, options.sshd) if options.sshd else ()),
@@ -60,7 +64,9 @@ def needed_packages(facts: Facts, spec: Spec) -> tuple[Step, ...]:
     asks_alone = options.first_boot and not facts.cloud_init and facts.family == "debian"
     needed = (
         *((name, "H17", True) for name in options.packages),
+        *((name, "H32", True) for name in (options.tool_updates.packages if options.tool_updates else ())),
         *((name, "H31", options.product_guard) for name in product_guard.PACKAGES[facts.family]),
+        *((name, "H11", options.key_sync) for name in key_sync.PACKAGES[facts.family]),
         ("curl", "H15", asks_alone),
         (nftables.PACKAGE, "H20", options.firewall),
         (nftables.PACKAGE, "H21", by_root),

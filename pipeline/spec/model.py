@@ -14,11 +14,13 @@ from pipeline.spec.types import (
     Cidr,
     Description,
     DeviceName,
+    Endpoint,
     Form,
     FullName,
     ImageId,
     ImageName,
     InstanceType,
+    KeySource,
     KmsKeyId,
     LoginName,
     OneLine,
@@ -110,7 +112,8 @@ class Ssh(Part):
     user: UserName = "admin"
     port: Annotated[int, Field(ge=1, le=65535)] = 22
     key_file: OneLine | None = None
-    """A private key of your own; without it the build makes a temporary ed25519 key pair (H26: 0600, or refused)."""
+    """A private key of your own (H26: 0600, or refused), or the `.pub` of one that your ssh agent holds; without it the
+    build makes a temporary ed25519 key pair."""
     administrator_key_file: OneLine | None = None
     """The private key of one of `users` with sudo: through it a fresh boot is proved where the launch user is not root
     (harden.launch_user_sudo)."""
@@ -251,6 +254,34 @@ class MetadataOptions(Part):
     """Accounts of services that may reach it too: those that use the instance's role."""
 
 
+class ToolUpdates(Part):
+    """EC2 tools that are updated at each boot (H32; seed [3]).
+
+    Each boot then costs time and paid traffic, and brings what was not proved with the image: the spec says why it is
+    worth that.
+    """
+
+    packages: Annotated[tuple[PackageName, ...], Field(min_length=1)]
+    """For example amazon-ssm-agent, ec2-instance-connect, cloud-init."""
+    reason: Annotated[OneLine, Field(min_length=10)]
+    """Why costs and risk are worth it; it is in the report."""
+
+
+class KeySync(Part):
+    """A unit that refreshes the keys of `users` from one S3 object or SSM parameter (H11; seed [0]).
+
+    So who leaves is out of running instances too. The text holds a line for each key, `USER ssh-ed25519 AAAA… comment`,
+    of all users. The role of the instance must be allowed to read it; without a role, keys stay as the image has them.
+    """
+
+    source: KeySource
+    region: Region | None = None
+    """Where it is; none given: the region of the image."""
+    every_minutes: Annotated[int, Field(ge=5, le=1440)] = 15
+    endpoint: Endpoint | None = None
+    """Another address of the service, for example of a VPC endpoint; plain http is for the local cloud only."""
+
+
 class ProductGuard(Part):
     """A unit that holds the application back unless the instance carries the image's product codes (H31; seed [3], MP).
 
@@ -297,6 +328,10 @@ class Harden(Part):
     """Prepare the first boot: the launch key's way, fresh host keys, a random root password (H13, H15)."""
     remove_other_users: bool = True
     """Remove login users that the spec does not name: leavers (H11)."""
+    tool_updates: ToolUpdates | None = None
+    """Off, because of what it costs and risks: every boot asks repositories, and gets what nobody proved."""
+    key_sync: KeySync | None = None
+    """Off, because somebody must keep the keys elsewhere, and every instance needs a role that reads them."""
     launch_user_sudo: bool = True
     """Whether who launches an instance is root on it. False: no sudo, and cloud-init reads no user-data, which it would
     run as root (H30; seed [3]). The channel decides: AWS Marketplace wants an administrator."""

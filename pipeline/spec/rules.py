@@ -61,6 +61,26 @@ def let_somebody_in(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
         yield ("users",), "nobody could log in: there are no users, and image.launch_user is null"
 
 
+def let_users_in_by_a_shell(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse users whose shell ends every login: AllowUsers would name nobody who gets in (H03, H10)."""
+    for number, user in enumerate(items_at(data, "users")):
+        shell = value_at(user, "shell")
+        if isinstance(shell, str) and shell.rpartition("/")[2] in NO_SHELLS:
+            yield ("users", number, "shell"), f"{shell} lets nobody in: users are those who log in"
+
+
+NO_SHELLS = ("nologin", "false", "true", "sync", "shutdown", "halt")
+
+
+def reach_ssh_where_it_listens(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse a port of sshd at which no fresh boot is asked: it counts from the next boot, and locks the build out."""
+    port = value_at(data, "harden", "sshd", "port", default=22)
+    hardened = value_at(data, "harden", "sshd", default={}) is not None
+    asked = value_at(data, "ssh", "port", default=22)
+    if hardened and isinstance(port, int) and port != asked and value_at(data, "cloud") != "local":
+        yield ("harden", "sshd", "port"), f"is {port}, but a fresh boot is asked at ssh.port, which is {asked}"
+
+
 def keep_users_apart(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
     """See that user names differ, and that each key is one person's (H09)."""
     names: dict[str, str] = {}
@@ -230,8 +250,28 @@ def guard_what_can_be_guarded(data: object, folder: Path) -> Iterator[tuple[Plac
         yield ("share", "product_codes"), "is empty: harden.product_guard would hold everything back (H31)"
     region = value_at(data, "region")
     certificates = value_at(guard, "certificates", default={})
-    if isinstance(region, str) and isinstance(certificates, dict) and region not in certificates:
-        yield (*place, "certificates"), f"has none for {region}: the guard would hold everything back there (H31)"
+    held = certificates if isinstance(certificates, dict) else {}
+    regions = [one for one in (region, *items_at(data, "release", "regions")) if isinstance(one, str)]
+    for missing in dict.fromkeys(one for one in regions if one not in held):
+        yield (*place, "certificates"), f"has none for {missing}: the guard would hold everything back there (H31)"
+
+
+def refresh_keys_that_can_be(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that the refresh of keys has users, reaches its credentials, and leaves the launch key alone (H11)."""
+    place = ("harden", "key_sync")
+    if not isinstance(value_at(data, *place), dict):
+        return
+    names = [value_at(user, "name") for user in items_at(data, "users")]
+    if not names:
+        yield place, "refreshes the keys of nobody: there are no users"
+    launch_user = value_at(data, "image", "launch_user", default="admin")
+    if launch_user in names:
+        yield place, f"would take the launch key from {launch_user!r}: let image.launch_user be none of the users"
+    if value_at(data, "harden", "metadata", "reachable") == "while-booting":
+        yield place, "gets no credentials with `metadata: {reachable: while-booting}`: nobody reaches them after it"
+    endpoint = value_at(data, *place, "endpoint", default="")
+    if isinstance(endpoint, str) and endpoint.startswith("http:") and value_at(data, "cloud") != "local":
+        yield (*place, "endpoint"), "is not encrypted: whoever is between could let anybody in"
 
 
 def keep_root_from_the_customer(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
@@ -245,6 +285,8 @@ def keep_root_from_the_customer(data: object, folder: Path) -> Iterator[tuple[Pl
     granted = [value_at(user, "name") for user in items_at(data, "users") if value_at(user, "sudo") is not None]
     if value_at(data, "image", "launch_user", default="admin") in granted:
         yield ("users",), "grants sudo to the launch user, and harden.launch_user_sudo is false (H30)"
+    if value_at(data, "harden", "sshd", "permit_root_login") == "prohibit-password":
+        yield ("harden", "sshd", "permit_root_login"), "lets root in, and harden.launch_user_sudo is false (H30)"
     if not granted:
         yield ("users",), "has nobody with sudo, and the launch user is not root: nobody could prove the image (H30)"
 
@@ -353,6 +395,8 @@ RULES: tuple[Rule, ...] = (
     name_one_base_image,
     name_one_signing_key,
     let_somebody_in,
+    let_users_in_by_a_shell,
+    reach_ssh_where_it_listens,
     keep_users_apart,
     share_what_can_be_shared,
     sell_what_can_be_sold,
@@ -363,6 +407,7 @@ RULES: tuple[Rule, ...] = (
     keep_the_build_inside,
     let_services_reach_metadata,
     guard_what_can_be_guarded,
+    refresh_keys_that_can_be,
     keep_root_from_the_customer,
     let_waivers_end,
     release_where_it_can_go,

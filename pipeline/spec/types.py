@@ -237,6 +237,14 @@ RepositoryName = Annotated[
 RepositoryUrl = Annotated[
     str, Form(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~%+$/-]*)?", "an http address without a login")
 ]
+KeySource = Annotated[
+    str,
+    Form(
+        r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[A-Za-z0-9._/-]{1,500}|ssm:(/[A-Za-z0-9_.-]+){1,15}",
+        "an S3 object or an SSM parameter, as s3://bucket/keys or ssm:/images/keys",
+    ),
+]
+Endpoint = Annotated[str, Form(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?", "the address of a service, without a path")]
 Word = Annotated[str, Form(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}", "a word of letters, digits and . _ / -")]
 SigningKey = Annotated[str, AfterValidator(_check_signing_key)]
 UnitName = Annotated[

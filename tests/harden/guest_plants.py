@@ -129,6 +129,30 @@ PLANTS = (
         ("services::services_have_users_of_their_own",),
     ),
     GuestPlant(
+        "no refresh of keys at the next boot",
+        "mv /etc/systemd/system/timers.target.wants/assay-key-sync.timer /run/",
+        "mv /run/assay-key-sync.timer /etc/systemd/system/timers.target.wants/",
+        ("key_sync::keys_are_refreshed_at_each_boot",),
+    ),
+    GuestPlant(
+        "keys from elsewhere",
+        "sed -i.planted s:/images/keys:/others/keys: /etc/assay/key-sync/key-sync.sh",
+        "mv /etc/assay/key-sync/key-sync.sh.planted /etc/assay/key-sync/key-sync.sh",
+        ("key_sync::keys_come_from_where_the_spec_says",),
+    ),
+    GuestPlant(
+        "a refresh that anybody changes",
+        "chmod 777 /etc/assay/key-sync/key-sync.sh",
+        "chmod 755 /etc/assay/key-sync/key-sync.sh",
+        ("key_sync::only_root_changes_the_refresh",),
+    ),
+    GuestPlant(
+        "no update of tools at the next boot",
+        "mv /etc/systemd/system/multi-user.target.wants/assay-tool-updates.service /run/",
+        "mv /run/assay-tool-updates.service /etc/systemd/system/multi-user.target.wants/",
+        ("tool_updates::tools_are_updated_at_each_boot",),
+    ),
+    GuestPlant(
         "no AppArmor at the next boot",
         "mv /etc/systemd/system/sysinit.target.wants/apparmor.service /run/",
         "mv /run/apparmor.service /etc/systemd/system/sysinit.target.wants/",
