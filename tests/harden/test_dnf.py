@@ -15,8 +15,8 @@ import pytest
 
 from pipeline.guest.program import Outcome, StepResult
 from pipeline.guest.step import Step
-from pipeline.harden import packages, updates
-from pipeline.spec import Repository, UpdatesOptions
+from pipeline.harden import packages, tool_updates, updates
+from pipeline.spec import Repository, ToolUpdates, UpdatesOptions
 from tests.harden.samples import Debian, make_debian
 from tests.harden.test_repository import Quiet
 
@@ -162,3 +162,12 @@ def test_security_updates_come_every_day(machine: Machine) -> None:
     assert machine.perform(steps).outcome is Outcome.OK
     machine.debian.run(f"python3 -c '{DNF_AUTOMATIC}' /etc/dnf/automatic.conf")
     assert (machine.version("plain"), machine.version("secure")) == ("1", "2")
+
+
+def test_tools_are_updated_by_name(machine: Machine) -> None:
+    """What runs at boot updates the named package, and no other (H32)."""
+    machine.open_with("plain-1", "secure-1")
+    options = ToolUpdates(packages=("plain",), reason="support needs the newest")
+    machine.debian.write("/run/tools.sh", tool_updates.script(machine.facts, options))
+    machine.debian.run("sh /run/tools.sh")
+    assert (machine.version("plain"), machine.version("secure")) == ("2", "1")
