@@ -79,7 +79,7 @@ def describe(name: str, report: ScanReport) -> list[str]:
     """Return a report as lines: what was found where, what could not be looked at, and how fast it was."""
     rate = report.searched_bytes / MIB / max(report.seconds, 1e-9)
     return [
-        f"{name}: {report.size_bytes / 2**30:.2f} GiB, {report.searched_bytes / MIB:.0f} MiB of it searched "
+        f"{name}: {report.size_bytes / 2**30:.2f} GiB, {report.searched_bytes / MIB:.1f} MiB of it searched "
         f"in {report.seconds:.1f} s ({rate:.0f} MiB/s)",
         f"  sha256 over its blocks: {report.digest or 'none, as only the changed blocks were read'}",
         *(f"  {found.control} {found.kind} at {found.place} [{found.fingerprint}]" for found in report.findings),

@@ -51,7 +51,7 @@ def test_what_was_found_is_told_in_each_form_and_never_the_secret(tmp_path: Path
     reports = search(image)
     (report,) = reports.values()
     lines = describe(str(image), report)
-    assert "0.06 GiB, 2 MiB of it searched" in lines[0]
+    assert "0.06 GiB, 2.5 MiB of it searched" in lines[0]
     assert any("S07 GitHub token" in line and "offset 10485767" in line for line in lines)
     assert lines[-1] == "  1 findings"
     assert json.loads(json.dumps(as_json(reports)))[str(image)]["findings"][0]["control"] == "S07"

@@ -104,12 +104,15 @@ def prove_raw(
     rules: tuple[Rule, ...] = (*secrets, *patterns)
     subject = f"{getattr(source, 'identity', '')} {source.size_bytes} {source.block_size}"
     checkpoint = Checkpoint(state, subject, rules)
-    if getattr(source, "is_local", False):
-        return prove(source, rules, progress, allowed or Allowed(), checkpoint, locator=locator)
     with ExitStack() as spools:
-        disk = spools.enter_context(Spool(whole)) if whole else None
-        spool = spools.enter_context(Spool(source))
-        return prove(spool, rules, progress, allowed or Allowed(), checkpoint, disk, locator)
+        near = near_by(source, spools)
+        disk = near_by(whole, spools) if whole else None
+        return prove(near, rules, progress, allowed or Allowed(), checkpoint, disk, locator)
+
+
+def near_by(source: BlockSource, spools: ExitStack) -> BlockSource:
+    """Return a source of the same blocks that can be read again without cost."""
+    return source if getattr(source, "is_local", False) else spools.enter_context(Spool(source))
 
 
 def prove(

@@ -46,7 +46,12 @@ class ScanReport:
             )
         open_questions = [result.title for result in self.results if result.status.is_failure]
         if open_questions:
-            raise ProofFailed(f"not all could be looked at: {open_questions[0]}", resource=resource, region=region)
+            raise ProofFailed(
+                f"not all could be looked at: {open_questions[0]}",
+                resource=resource,
+                region=region,
+                hint="what is unreachable stands in the report with its reason: no pass is given for it",
+            )
 
 
 def scan_source(

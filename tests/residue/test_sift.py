@@ -12,6 +12,7 @@ from pipeline.residue.blocks import RawFile, open_image
 from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw
 from pipeline.residue.rules import fingerprint_of
+from pipeline.residue.scan import scan_source
 from pipeline.residue.sift import Allowed
 from pipeline.spec import Waiver
 from tests.planted.plants import plants
@@ -70,6 +71,17 @@ def test_changed_blocks_alone_are_searched_and_what_they_hold_still_has_a_place(
     assert read.title.startswith("every changed block was read: 4096 bytes")
     assert [finding.kind for finding in silent[1]] == ["history"]
     assert all(result.status == "pass" for result in silent[0] if "R01" in result.controls)
+
+
+def test_a_scan_of_changed_blocks_pins_nothing_and_looks_for_files_on_the_whole_disk(disk: Path) -> None:
+    with open_image(disk, 4096) as image:
+        (holding,) = [index for index in image.indices() if PATTERN in image.read(index)]
+        report = scan_source(Changed(image, [holding]), whole=image)
+    assert report.digest == ""
+    assert {finding.place.split(" of ")[0] for finding in report.findings} == {
+        "file /root/.bash_history",
+        "file /root/notes",
+    }
 
 
 def waiver(fingerprint: str, days: int) -> Waiver:
