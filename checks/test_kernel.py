@@ -8,13 +8,16 @@ from checks.fixtures import Ask
 from pipeline.spec import KernelOptions, Spec
 
 BASELINE = {
+    "dev/tty/ldisc_autoload": "0",
     "fs/protected_fifos": "1 2",
     "fs/protected_hardlinks": "1",
     "fs/protected_regular": "1 2",
     "fs/protected_symlinks": "1",
     "fs/suid_dumpable": "0",
+    "kernel/core_uses_pid": "1",
     "kernel/dmesg_restrict": "1",
     "kernel/kptr_restrict": "1 2",
+    "kernel/perf_event_paranoid": "3 4",
     "kernel/randomize_va_space": "2",
     "kernel/sysrq": "0",
     "kernel/unprivileged_bpf_disabled": "1 2",
@@ -38,8 +41,8 @@ BASELINE = {
     "net/ipv6/conf/default/accept_redirects": "0",
 }
 """What dev-sec's linux-baseline and the CIS benchmarks ask of a server: for each setting the values that will do."""
-UNWANTED = ("cramfs", "freevxfs", "jffs2", "hfs", "hfsplus", "dccp", "sctp", "rds", "tipc")
-"""File systems and protocols that CIS wants off."""
+UNWANTED = ("cramfs", "freevxfs", "jffs2", "hfs", "hfsplus", "dccp", "sctp", "rds", "tipc", "usb_storage")
+"""File systems, protocols and devices that CIS wants off."""
 STATE = rf"""
 PATH=$PATH:/usr/sbin:/sbin
 modprobe --showconfig | sed -n 's/^install //p'

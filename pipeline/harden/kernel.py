@@ -6,13 +6,16 @@ from pipeline.harden.managed_file import ManagedFile
 from pipeline.spec import KernelOptions
 
 SETTINGS = {
+    "dev.tty.ldisc_autoload": "0",
     "fs.protected_fifos": "2",
     "fs.protected_hardlinks": "1",
     "fs.protected_regular": "2",
     "fs.protected_symlinks": "1",
     "fs.suid_dumpable": "0",
+    "kernel.core_uses_pid": "1",
     "kernel.dmesg_restrict": "1",
     "kernel.kptr_restrict": "2",
+    "kernel.perf_event_paranoid": "3",
     "kernel.randomize_va_space": "2",
     "kernel.sysrq": "0",
     "kernel.unprivileged_bpf_disabled": "1",
@@ -39,7 +42,7 @@ SETTINGS = {
 }
 """Forwarding is left alone: containers need it."""
 
-MODULES = "cramfs dccp freevxfs hfs hfsplus jffs2 rds sctp tipc firewire-core"
+MODULES = "cramfs dccp freevxfs hfs hfsplus jffs2 rds sctp tipc firewire-core firewire-ohci usb-storage"
 """File systems and protocols that no server on EC2 needs, and that have had holes."""
 
 # The hyphen: a kernel without the setting is no error.

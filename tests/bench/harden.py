@@ -10,6 +10,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -146,19 +147,21 @@ def peers(wanted: list[Operation], target: Target, folder: Path) -> list[Tool]:
     ]
 
 
+class PeerFailed(Exception):
+    """A peer did not get to its end: its rows say so, and the others are measured."""
+
+
 def run_peer(command: list[str], folder: Path, **environment: str) -> None:
-    """Run a peer to its end."""
-    ran = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | {"HOME": str(folder)} | environment,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_SECONDS,
-        check=False,
-    )
-    if ran.returncode:
-        raise AssayError(f"{command[0]} ended with {ran.returncode}: {(ran.stdout + ran.stderr)[-2000:]}")
+    """Run a peer to its end. Raises PeerFailed."""
+    variables = os.environ | {"HOME": str(folder)} | environment
+    with (folder / "log").open("w+") as log:
+        try:
+            subprocess.run(
+                command, cwd=folder, env=variables, stdout=log, stderr=log, timeout=DEADLINE_SECONDS, check=True
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            log.seek(0)
+            raise PeerFailed(f"{error}: {log.read()[-500:]}") from error
 
 
 def first_line(*command: str) -> str:
@@ -170,12 +173,16 @@ def distance_rows(target: Target, tools: list[Tool], wanted: list[Operation], ro
     """Return the rows for one length of the round trip. The tools take turns."""
     times: dict[tuple[str, str], list[float]] = {}
     logins: list[float] = []
+    broken = {tool.name: tool.missing for tool in tools if tool.missing}
     with running_relay(target.port, round_trip / 2) as relay:
         for turn in range(RUNS):
             for tool in tools:
-                if turn < tool.runs and not tool.missing:
-                    times_of_tool(target, relay, tool, wanted, times, logins)
-    return [*rows(tools, times, statistics.median(logins), round_trip)]
+                if turn < tool.runs and tool.name not in broken:
+                    try:
+                        times_of_tool(target, relay, tool, wanted, times, logins)
+                    except PeerFailed as error:
+                        broken[tool.name] = str(error)
+    return [*rows(tools, times, broken, statistics.median(logins), round_trip)]
 
 
 def times_of_tool(
@@ -196,6 +203,7 @@ def times_of_tool(
         started = time.perf_counter()
         tool.run(shell, relay.port)
         times.setdefault((tool.name, run), []).append(time.perf_counter() - started)
+        print(f"{tool.name}, {run}: {times[tool.name, run][-1]:.2f} s", file=sys.stderr)
         look_again(watch, tool, wanted)
     shell.close()
     watch.close()
@@ -210,16 +218,20 @@ def look_again(watch: Shell, tool: Tool, wanted: list[Operation]) -> None:
 
 
 def rows(
-    tools: list[Tool], times: dict[tuple[str, str], list[float]], login: float, round_trip: float
+    tools: list[Tool],
+    times: dict[tuple[str, str], list[float]],
+    broken: dict[str, str],
+    login: float,
+    round_trip: float,
 ) -> Iterator[Row]:
     """Yield the rows of one distance: beside by hand over an open connection, beside a peer with the login."""
     for run in (FIRST, SECOND):
         name = f"{round_trip * 1000:g} ms, {run}"
         ours = times["ours", run]
         for tool in tools[1:]:
-            theirs = times.get((tool.name, run))
-            if not theirs:
-                yield Row(name, "s", statistics.median(ours) + login, f"{tool.name}: {tool.missing}")
+            theirs = times.get((tool.name, run), [])
+            if tool.name in broken:
+                yield Row(name, "s", statistics.median(ours) + login, f"{tool.name}: {broken[tool.name]}")
             elif tool.bound:
                 value = statistics.median(theirs)
                 bound = tool.bound if (round_trip, run) == (FAR, FIRST) else ""

@@ -68,7 +68,7 @@ def running_target(folder: Path) -> Iterator[Target]:
         "Subsystem=sftp internal-sftp",
     )
     command = ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *(f"-o{option}" for option in options)]
-    with (folder / "log").open("wb") as log:
+    with (folder / "sshd.log").open("wb") as log:
         process = subprocess.Popen([*enter(debian), *command], stderr=log)
     try:
         target = Target(port, key, folder / "key", host_key)
