@@ -13,7 +13,7 @@ from tests.checks.small_debian import missing_here
 from tests.guest.sshd import free_port, write_private
 from tests.harden.samples import Debian, make_debian
 
-LOGIN_SECONDS = 60
+LOGIN_SECONDS = 300
 PREPARE = """
 mkdir -p /etc/bench.d /root/.ssh
 touch /etc/securetty /etc/fstab

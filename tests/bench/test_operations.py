@@ -11,8 +11,7 @@ from tests.bench.target import RESET, running_target
 from tests.checks.small_debian import missing_here
 
 pytestmark = [
-    pytest.mark.loopback,
-    pytest.mark.subprocess,
+    pytest.mark.end_to_end,
     pytest.mark.skipif(bool(missing_here()), reason=missing_here()),
 ]
 
