@@ -25,9 +25,7 @@ OPEN = {
     "S10": {"a proof at live", "a proof at raw"},
     # Free blocks are no matter of a running system: it cannot ask for them, and its own work fills them.
     "S22": {"a proof at live", "a proof at fresh boot"},
-    "S23": {"a step", "a proof at live", "a proof at fresh boot", "a proof at raw"},
     "V10": {"a proof at live", "a proof at fresh boot"},
-    "R06": {"a proof at raw"},
     **{identity: {"a proof at AWS"} for identity in ("A13", "A14")},
 }
 """What the catalogue demands and no step or check names yet."""

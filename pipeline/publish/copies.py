@@ -49,11 +49,11 @@ class Place:
         return self.session.region
 
 
-def result(control: str, title: str, region: str, problem: str = "") -> Result:
+def result(control: str, title: str, region: str, problem: str = "", layer: Layer = Layer.AWS) -> Result:
     """Return a result of the release in a region: it passes when there is no problem."""
     return Result(
         controls=(control,),
-        layer=Layer.AWS,
+        layer=layer,
         status=Status.FAIL if problem else Status.PASS,
         title=f"{title} in {region}",
         source="publish",
@@ -106,7 +106,7 @@ def require_same_blocks(place: Place, proved: Proved) -> Result:
             region=place.region,
             hint="nothing was shared: deregister the copy, look at who could write to it, and release again",
         )
-    return result("R06", "the copy holds the blocks that were proved", place.region)
+    return result("R06", "the copy holds the blocks that were proved", place.region, layer=Layer.RAW)
 
 
 def attribute_differences(image: Image, home: Image, spec: Spec) -> list[str]:

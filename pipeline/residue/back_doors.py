@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.errors import AssayError
 from pipeline.report.evidence import Finding, Layer, Result, Status
-from pipeline.residue import kernel, packages, privilege, startup, trust, users
+from pipeline.residue import forbidden, kernel, packages, privilege, startup, trust, users
 from pipeline.residue.difference import doubts
 from pipeline.residue.locate import Locator, first_line
 from pipeline.residue.origin import Doubt, Origin, Written
@@ -52,7 +52,7 @@ def prove_back_doors(
     before, base_problem = read_systems(base) if base else ((), "")
     if systems and base and not before:
         problem = f"there is no system on the base image; {base_problem}"
-    for source, controls, title, subject in (*SUBJECTS, *compared_with(before, allowed)):
+    for source, controls, title, subject in (*SUBJECTS, *by_spec(allowed), *compared_with(before, allowed)):
         status, detail = Status.NOT_APPLICABLE, "there is no operating system on the disk"
         if systems:
             status, detail, found = examine([Origin(system, written) for system in systems], subject, allowed)
@@ -63,6 +63,13 @@ def prove_back_doors(
             Result(controls=controls, layer=Layer.RAW, status=status, title=title, source=source, detail=detail)
         )
     return tuple(results), tuple(findings)
+
+
+def by_spec(allowed: Allowed) -> tuple[Row, ...]:
+    """Return the subject of what the spec forbids; none where it forbids nothing."""
+    title = "nothing is there that the spec forbids on a shared image"
+    row: Row = ("residue/forbidden", ("S23",), title, lambda origin: forbidden.doubts(origin, allowed.forbidden))
+    return (row,) if allowed.forbidden else ()
 
 
 def compared_with(before: Sequence[System], allowed: Allowed) -> tuple[Row, ...]:

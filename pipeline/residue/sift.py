@@ -13,7 +13,7 @@ from pipeline.residue.named import named_residue
 from pipeline.residue.rules import fingerprint_of
 from pipeline.residue.secrets import BuildSecret, key_blob
 from pipeline.residue.vouch import PackageDatabase
-from pipeline.spec import Waiver
+from pipeline.spec import Forbidden, Waiver
 
 NEAR = 512
 """Matches of one secret within so many bytes are one: it is found by each of its pieces."""
@@ -31,6 +31,8 @@ class Allowed:
     """Lines of the keys of the spec's users: their being on the image is what it is for."""
     kept_files: tuple[str, ...] = ()
     """Files and folders that the spec says stay: its own."""
+    forbidden: tuple[Forbidden, ...] = ()
+    """What never may be found, whosever it is."""
     today: datetime.date = field(default_factory=datetime.date.today)
 
     def allows(self, match: Match) -> bool:

@@ -1,6 +1,7 @@
 """What a package database vouches for byte by byte. Files are never trusted by their path: plants hide in paths."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import cache, cached_property
 from typing import Protocol
@@ -11,6 +12,7 @@ from pipeline.residue.filesystems import Entry
 MERGED = ("bin/", "sbin/", "lib/", "lib32/", "lib64/", "libx32/")
 """Folders that are links into /usr: packages may still name files by them."""
 DPKG = "/var/lib/dpkg/"
+INSTALLED = re.compile(r"^Package: (\S+)\nStatus: \S+ \S+ installed$", re.MULTILINE)
 ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
 """By the digits of a digest."""
 
@@ -68,6 +70,18 @@ class PackageDatabase:
             if entry.path.startswith(f"{DPKG}info/") and entry.path.endswith(".list"):
                 paths.update(in_usr(line[1:]) for line in self._text(entry).splitlines())
         return frozenset(paths)
+
+    @cached_property
+    def installed(self) -> frozenset[str]:
+        """The names of the packages that are installed."""
+        names: set[str] = set()
+        for entry in self._files.entries:
+            if entry.path == f"{DPKG}status":
+                names.update(INSTALLED.findall(self._text(entry)))
+            elif entry.path in rpm.DATABASES and entry.is_file:
+                database = b"".join(self._files.read(entry))
+                names.update(package.name for package in rpm.read_packages(database))
+        return frozenset(names)
 
     @cached_property
     def contents(self) -> frozenset[str]:

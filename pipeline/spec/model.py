@@ -359,10 +359,22 @@ class ControlWaiver(Part):
     expires: date
 
 
+class Forbidden(Part):
+    """What may not be passed on with a shared image (S23; seed [3])."""
+
+    reason: Annotated[OneLine, Field(min_length=10)]
+    paths: tuple[AbsolutePath, ...] = ()
+    """Files and folders, removed with all that is in them; * and ? stand for anything but a slash."""
+    packages: tuple[PackageName, ...] = ()
+    """Packages: the build fails where one is installed."""
+
+
 class Scrub(Part):
     """What is kept although it would be scrubbed. Nothing, unless it is named here."""
 
     keep_files: tuple[AbsolutePath, ...] = ()
+    forbid: tuple[Forbidden, ...] = ()
+    """Sensitive data, and software whose licence does not let it be passed on."""
     waivers: tuple[Waiver, ...] = ()
     """What the residue proof may find: by fingerprint, with a reason, until a date."""
     free_space: Literal["auto", "in-place", "rewrite", False] = "auto"

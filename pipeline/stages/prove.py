@@ -167,6 +167,7 @@ def allowed_by(spec: Spec) -> Allowed:
         waivers=spec.scrub.waivers,
         public_keys=tuple(key for user in spec.users for key in user.keys),
         kept_files=spec.scrub.keep_files,
+        forbidden=spec.scrub.forbid,
     )
 
 

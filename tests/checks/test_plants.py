@@ -25,6 +25,9 @@ SUDO = {"who": "the head of the platform", "why": "runs the web servers"}
 SPEC = make_spec(users=("ada",)).model_dump(mode="json")
 SPEC["users"][0]["sudo"] = SUDO
 SPEC["harden"]["kernel"] = None  # it is this machine's
+SPEC["scrub"]["forbid"] = [
+    {"reason": "the vendor's licence is ours", "paths": ["/opt/vendor/*.key"], "packages": ["vim"]}
+]
 SPEC["harden"]["repositories"] = [
     {"name": "vendor", "url": "https://vendor.example/apt", "key": SIGNING_KEY},
     {"name": "tools", "url": "https://tools.example/apt", "key": SIGNING_KEY, "only_for_build": True},
@@ -121,6 +124,11 @@ PLANTS = [
     sshd("MaxSessions 50", "sshd::numbers_are_limited"),
     sshd("MaxStartups 500", "sshd::numbers_are_limited"),
     sshd("AllowTcpForwarding yes", "sshd::forwarding"),
+    plant(
+        "a file that may not be passed on",
+        "mkdir -p /opt/vendor; echo x >/opt/vendor/our.key",
+        "forbidden::nothing_is_there_that_may_not_be_passed_on",
+    ),
     plant("sshd: short moduli", "echo '2023 2 6 100 2047 2 FFFF' >>/etc/ssh/moduli", "sshd::moduli_are_large"),
     sshd("Port 2222", "sshd::port"),
     sshd(

@@ -23,7 +23,7 @@ from pipeline.residue.locate import Locator
 from pipeline.residue.origin import Written, digest_of
 from pipeline.residue.sift import Allowed
 from pipeline.residue.system import System, find_systems
-from pipeline.spec import Waiver
+from pipeline.spec import Forbidden, Waiver
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
@@ -341,6 +341,28 @@ def test_a_base_that_cannot_be_read_never_passes(clean: Path, tmp_path: Path) ->
     with RawFile(clean) as source, RawFile(tmp_path / "nothing") as before:
         results, _ = prove_back_doors(Locator(source), Allowed(), WRITTEN, Locator(before))
     assert {result.status for result in results} == {Status.UNREACHABLE}
+
+
+FORBID = (
+    Forbidden(
+        reason="the vendor's licence is ours alone", paths=("/opt/vendor*/keys", "/srv/*.key"), packages=("good",)
+    ),
+    Forbidden(reason="nobody may have it", packages=("missing",)),
+)
+
+
+@pytest.mark.subprocess
+def test_what_the_spec_forbids_is_found_whosever_it_is(clean: Path, tmp_path: Path) -> None:
+    plants = [
+        Plant("S23", path, b"x") for path in ("opt/vendor-1/keys/a", "srv/a.key", "srv/deeper/b.key", "opt/vendor/x")
+    ]
+    results, findings = prove(Small(tmp_path, tuple(plants)).make(), Allowed(forbidden=FORBID))
+    found = {finding.place for finding in findings if finding.control == "S23"}
+    assert found == {"file /opt/vendor-1/keys", "file /opt/vendor-1/keys/a", "file /srv/a.key", "file good"}
+    assert {result.status for result in results if result.controls == ("S23",)} == {Status.FAIL}
+    results, _ = prove(clean, Allowed(forbidden=FORBID[1:]))
+    assert {result.status for result in results if result.controls == ("S23",)} == {Status.PASS}
+    assert not any(result.controls == ("S23",) for result in prove(clean)[0])
 
 
 def rpm_header(strings: dict[int, list[str]], numbers: dict[int, list[int]]) -> bytes:

@@ -14,7 +14,13 @@ pytestmark = pytest.mark.end_to_end
 SPEC = spec(
     ssh={"user": "builder"},
     harden={"updates": None, "kernel": None},
-    scrub={"free_space": False, "keep_files": ["/root/.aws/config", "/etc/kept.bak", "/opt/kept"]},
+    scrub={
+        "free_space": False,
+        "keep_files": ["/root/.aws/config", "/etc/kept.bak", "/opt/kept"],
+        "forbid": [
+            {"reason": "not ours to give", "paths": ["/opt/vendor/*.key", "/srv/data of c*"], "packages": ["vim"]}
+        ],
+    },
 )
 
 PLANTED = {
@@ -81,6 +87,7 @@ PLANTED = {
     "S19": ["/opt/app/.git/config", "/home/john/src/.git/config", "/var/lib/docker/overlay2/a/x"],
     "S20": ["/var/lib/sudo/ts/john", "/var/lib/sudo/lectured/john"],
     "S21": ["/swapfile"],
+    "S23": ["/opt/vendor/licence.key", "/srv/data of customers/list"],
     "S10": ["/etc/sudoers.d/90-cloud-init-users", "/etc/ssh/sshd_config.d/01-assay-build.conf"],
     "H27": ["/home/john/deep/in/a/folder/key-without-a-name", "/opt/app/tls"],
 }

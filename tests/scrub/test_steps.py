@@ -60,3 +60,17 @@ def test_the_power_off_freezes_before_it_cleans_and_cleans_before_it_is_read_onl
     assert positions == sorted(positions)
     assert command.startswith("trap '' HUP")
     assert command.endswith("&")
+
+
+FORBID = {
+    "forbid": [{"reason": "the vendor's licence", "paths": ["/opt/it's/*"], "packages": ["vendor-tool", "other"]}],
+}
+
+
+def test_what_the_spec_forbids_is_removed_or_stops_the_build() -> None:
+    assert [step for step in scrub_steps(DEBIAN, spec()) if step.subject == "forbidden"] == []
+    files, packages = (step for step in scrub_steps(DEBIAN, spec(scrub=FORBID)) if step.subject == "forbidden")
+    assert files.controls == packages.controls == ("S23",)
+    assert "under '/opt/it'\"'\"'s/*'" in text_of([files])
+    assert "packages='vendor-tool other'" in text_of([packages])
+    assert text_of([packages]).rstrip().endswith("exit 1")
