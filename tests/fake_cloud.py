@@ -75,8 +75,10 @@ def running_fake_cloud(home: Path) -> Iterator[FakeCloud]:
             [*command, "start", "--guests=fake", "--json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=120
         )
         answer = json.loads(started.stdout)
-        yield FakeCloud(answer["url"], answer["environment"])
-        subprocess.run([*command, "stop"], cwd=ROOT, check=True, timeout=120)
+        try:
+            yield FakeCloud(answer["url"], answer["environment"])
+        finally:
+            subprocess.run([*command, "stop"], cwd=ROOT, check=True, timeout=120)
 
 
 def base_image(session: Session) -> images.Image:

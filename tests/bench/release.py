@@ -33,7 +33,7 @@ from tests.publish.test_fault_matrix import orphans, read_holders, run_releases
 READING = ("Describe", "Get", "List")
 PACKER_KINDS = ("error", "throttle", "lost-response", "kill")
 DEADLINE_SECONDS = 300.0
-HANG_SECONDS = 5.0
+HANG_SECONDS = 3.0
 """How long the answer is held back at which Packer is killed."""
 
 
