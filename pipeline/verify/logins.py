@@ -26,8 +26,15 @@ WELL_KNOWN_PASSWORDS = ("password", "changeme", "root", "toor", "admin", "123456
 ACCOUNTS = "getent passwd | cut -d : -f 1"
 PENALTIES = "/usr/sbin/sshd -T 2>/dev/null | grep -i '^persourcepenalties ' | grep -qvi ' no$'"
 """Succeeds where sshd shuts out who is refused."""
-FORGIVE = "for unit in ssh sshd; do systemctl try-restart $unit.service 2>/dev/null; done; true"
-"""What sshd holds against addresses ends with its process; sessions go on."""
+FORGIVE = """for unit in ssh.service sshd.service; do
+  if systemctl is-active --quiet $unit; then
+    systemctl reset-failed $unit
+    systemctl restart $unit
+    break
+  fi
+done"""
+"""What sshd holds against addresses ends with its process; sessions go on. systemd counts starts, and would give it up
+after a few in ten seconds: `reset-failed` ends that count."""
 NAMES_SHOWN = 10
 
 
