@@ -17,6 +17,7 @@ from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence
 from pipeline.report.evidence_folder import reasons_unproved
 from pipeline.spec import Spec, spec_digest
+from pipeline.stages.clean_up import clean_up
 from pipeline.stages.context import Context
 from pipeline.stages.harden import harden
 from pipeline.stages.launch import launch
@@ -124,9 +125,3 @@ def wants_cleanup(console: Console, on_error: OnError) -> bool:
         choices = (OnError.CLEANUP.value, OnError.KEEP.value)
         return console.ask("the build failed; what becomes of what it made?", choices, "cleanup") == OnError.CLEANUP
     return on_error is OnError.CLEANUP
-
-
-def clean_up(context: Context) -> None:
-    """Remove what was made and not kept; what cannot be removed is in the report, and in the exit status."""
-    with context.recorder.stage("clean up"):
-        context.recorder.leak(*context.journal.undo_all())

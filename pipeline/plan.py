@@ -12,6 +12,7 @@ from pipeline.aws.session import Session
 from pipeline.aws.tags import Tags, new_build_id
 from pipeline.base_lock import lock_path, read_lock
 from pipeline.guest.program import compile_program
+from pipeline.guest.proxy_command import PROGRAMS
 from pipeline.harden import harden_steps
 from pipeline.harden.assumed_guest import assume_facts
 from pipeline.preflight import look_ahead
@@ -96,16 +97,57 @@ def describe_disks(base: Image) -> list[str]:
 
 def describe_instance(spec: Spec, session: Session | None) -> tuple[str, ...]:
     """Return what would be launched, and who could reach it (A02)."""
-    wanted = spec.network
-    own = "the caller's own address" if session is None else f"{network.caller_address(session)}/32"
-    sources = (own,) if wanted.ssh_from == "caller" else wanted.ssh_from
-    groups = ", ".join(wanted.security_group_ids)
+    instance = spec.instance
+    types = ", or without capacity ".join((instance.type, *instance.types))
     return (
-        f"{spec.instance.type} in {spec.region}, IMDSv2 required, subnet {wanted.subnet_id or 'of the default VPC'}",
-        f"security groups {groups}" if groups else f"a security group: tcp {spec.ssh.port} from {', '.join(sources)}",
+        f"{types} in {spec.region}, IMDSv2 required",
+        *(["of spare capacity (spot): it may be taken back during the build"] if instance.spot else []),
+        *([f"with the instance profile {instance.profile}"] if instance.profile else []),
+        *(["protected from termination until the end, which is tried"] if instance.termination_protection else []),
+        *describe_network(spec, session),
+        *describe_way_in(spec),
         f"a temporary ed25519 key for {spec.ssh.user}; the host key is pinned from the console",
         "removed at the end: instance, key pairs, security group, snapshot of the fresh volume",
     )
+
+
+def describe_network(spec: Spec, session: Session | None) -> tuple[str, ...]:
+    """Return where the instance would be, who could reach it, and what it could reach (A02-A06)."""
+    wanted = spec.network
+    own = "the caller's own address" if session is None else f"{network.caller_address(session)}/32"
+    sources = (own,) if wanted.ssh_from == "caller" else wanted.ssh_from
+    if wanted.create:
+        nat = {"gateway": "a NAT gateway", "instance": "a NAT instance of the base image"}[wanted.create.nat]
+        where = [
+            f"a VPC of {wanted.create.cidr}: public and private subnet, internet gateway, routes, access list; removed",
+            *([f"{nat} with an elastic address, for the private subnet"] if wanted.address == "private" else []),
+        ]
+    else:
+        where = [f"subnet {wanted.subnet_id or 'of the default VPC'}"]
+    if wanted.security_group_ids:
+        return (*where, f"security groups {', '.join(wanted.security_group_ids)}")
+    opened = "nothing comes in" if wanted.connect == "session-manager" else f"from {', '.join(sources)}"
+    reached = ", ".join(f"{one.protocol} {one.port} to {' and '.join(one.to)}" for one in wanted.egress)
+    return (
+        *where,
+        f"a security group: tcp {spec.ssh.port} {opened}",
+        f"and out of it {reached or 'nothing'}",
+    )
+
+
+def describe_way_in(spec: Spec) -> tuple[str, ...]:
+    """Return how the instance would be reached, and what that needs."""
+    wanted = spec.network
+    match wanted.connect:
+        case "bastion" if wanted.bastion:
+            return (f"through the bastion {wanted.bastion.user}@{wanted.bastion.host}, known by its host key",)
+        case "bastion":
+            return ("through a bastion of the base image in the public subnet, removed at the end",)
+        case "session-manager" | "instance-connect" as way:
+            needs = " and ".join(f"{name} {'.'.join(map(str, oldest))}" for name, oldest in PROGRAMS[way].items())
+            agent = "; the SSM agent in the base image" if way == "session-manager" else "; an endpoint in the VPC"
+            return (f"through {way}: needs {needs} or newer here{agent}",)
+    return (f"by its {wanted.address} address",)
 
 
 def describe_hardening(spec: Spec) -> tuple[str, ...]:

@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from pipeline.audit.findings import Bad, Check, Facts, Line, Readers, Verdict, gather, judge, of_region
-from pipeline.aws import encryption_keys, images, instances, keys, network, offers, region_settings
+from pipeline.aws import (
+    encryption_keys,
+    images,
+    instances,
+    keys,
+    network,
+    offers,
+    region_settings,
+    security_groups,
+    vpcs,
+)
 from pipeline.aws.encryption_keys import EncryptionKey
 from pipeline.aws.images import Image
 from pipeline.aws.key_policy import missing_rights
@@ -19,6 +29,7 @@ from pipeline.aws.session import Session, is_transient
 from pipeline.aws.tags import Tags, resource_name
 from pipeline.errors import AssayError, CapacityMissing, CloudFailed, CredentialsRefused, PreflightFailed
 from pipeline.guest.keys import make_key_pair
+from pipeline.guest.proxy_command import PROGRAMS, missing_programs
 from pipeline.spec import Spec
 
 BLOCKING = frozenset({Verdict.FAIL, Verdict.UNREACHABLE})
@@ -81,11 +92,13 @@ def build_readers(session: Session, spec: Spec, base: Image, tags: Tags) -> Read
     """Return the questions that are asked once, where the image is built."""
     instance_type = spec.instance.type
     readers: Readers = {
-        "subnets": partial(network.find_subnets, session, spec.network.subnet_id),
-        "offers": partial(offers.zones_offering, session, instance_type),
+        "subnets": partial(find_own_subnets, session, spec),
+        "offers": partial(zones_by_type, session, spec),
         "allowed": partial(region_settings.read_allowed_images, session),
         "rights": partial(refused_rights, session, spec, base, tags),
     }
+    if spec.network.connect in PROGRAMS:
+        readers["programs"] = partial(missing_programs, spec.network.connect)
     if not session.loopback:
         readers["quota"] = partial(offers.read_vcpu_quota, session, instance_type)
     return readers
@@ -93,19 +106,26 @@ def build_readers(session: Session, spec: Spec, base: Image, tags: Tags) -> Read
 
 def build_checks(spec: Spec, tags: Tags, *, loopback: bool) -> tuple[Check, ...]:
     """Return the checks of the build itself. A cloud of this machine has no quotas."""
+    types = " or ".join((spec.instance.type, *spec.instance.types))
     offered = "ec2:DescribeInstanceTypeOfferings ec2:DescribeSubnets"
     quota = Check("A20", "the quota of vCPUs allows it", "servicequotas:GetServiceQuota", ("quota",), no_vcpus)
     dry_runs = "ec2:RunInstances ec2:CreateSecurityGroup ec2:ImportKeyPair (DryRun)"
     codes = partial(wrong_codes, wanted=spec.share.product_codes, public=spec.share.public)
     return (
-        Check("A20", f"{spec.instance.type} is offered", offered, ("offers", "subnets"), not_offered),
+        Check("A20", f"{types} is offered", offered, ("offers", "subnets"), not_offered),
         Check("A20", "the caller may make what a build makes", dry_runs, ("rights",), lambda found: found),
         Check(
             "A01", "the base image may be launched", "ec2:GetAllowedImagesSettings", ("allowed", "base"), not_allowed
         ),
         Check("A11", "the product codes fit", "ec2:DescribeImages", ("base",), codes),
         *(() if loopback else (quota,)),
+        *((way_in(spec),) if spec.network.connect in PROGRAMS else ()),
     )
+
+
+def way_in(spec: Spec) -> Check:
+    """Return the check of the programs through which guests are reached."""
+    return Check("A20", f"{spec.network.connect} can be used", "this machine", ("programs",), not_installed)
 
 
 def target_readers(session: Session, spec: Spec, image_name: str) -> Readers:
@@ -147,6 +167,17 @@ def target_checks(spec: Spec, region: str, *, named: bool) -> tuple[Check, ...]:
     return tuple(checks)
 
 
+def find_own_subnets(session: Session, spec: Spec) -> tuple[Subnet, ...]:
+    """Return the subnets that exist for the build; none where it makes a network of its own."""
+    return () if spec.network.create else network.find_subnets(session, spec.network.subnet_id)
+
+
+def zones_by_type(session: Session, spec: Spec) -> frozenset[str]:
+    """Return the zones that offer an instance type of the spec."""
+    types = (spec.instance.type, *spec.instance.types)
+    return frozenset().union(*(offers.zones_offering(session, one) for one in types))
+
+
 def is_shared(spec: Spec) -> bool:
     """Return whether anybody but the owner gets the image."""
     share = spec.share
@@ -158,17 +189,31 @@ def refused_rights(session: Session, spec: Spec, base: Image, tags: Tags) -> tup
 
     Only what makes things can be asked: calls that change them are limited to tagged things, and none is there yet.
     """
-    subnet = network.find_subnets(session, spec.network.subnet_id)[0]
+    subnet = next(iter(find_own_subnets(session, spec)), None)
     name = resource_name(tags.build_id, "preflight")
     public_key = make_key_pair("preflight").public_openssh
     rights = {
         "RunInstances": partial(
-            instances.may_launch, session, tags, name, base.image_id, spec.instance.type, subnet.subnet_id
+            instances.may_launch,
+            session,
+            tags,
+            name,
+            base.image_id,
+            spec.instance.type,
+            subnet.subnet_id if subnet else None,
+            spec.instance.profile,
         ),
         "ImportKeyPair": partial(keys.may_import_key_pair, session, tags, name, public_key),
     }
-    if not spec.network.security_group_ids:
-        rights["CreateSecurityGroup"] = partial(network.may_create_security_group, session, tags, name, subnet.vpc_id)
+    if subnet and not spec.network.security_group_ids:
+        rights["CreateSecurityGroup"] = partial(
+            security_groups.may_create_security_group, session, tags, name, subnet.vpc_id
+        )
+    if spec.network.create:
+        rights["CreateVpc"] = partial(vpcs.may_create_vpc, session, tags, name, spec.network.create.cidr)
+        rights["CreateInternetGateway"] = partial(vpcs.may_create_internet_gateway, session, tags, name)
+        if spec.network.address == "private":
+            rights["AllocateAddress"] = partial(vpcs.may_allocate_address, session, tags, name)
     asked = gather({action: partial(refusal_of, ask) for action, ask in rights.items()})
     errors = [answer for answer in asked.values() if isinstance(answer, AssayError)]
     if errors:
@@ -205,11 +250,18 @@ def not_enabled(regions: dict[str, str], region: str) -> Iterator[Bad]:
 
 
 def not_offered(zones: frozenset[str], subnets: tuple[Subnet, ...]) -> Iterator[Bad]:
-    """A20: the instance type exists in the zone of a subnet."""
+    """A20: an instance type exists in the zone of a subnet; a network that is made has it in a zone that does."""
     own = sorted(subnet.zone for subnet in subnets)
-    if not zones & set(own):
-        elsewhere = f"offered in {', '.join(sorted(zones))}" if zones else "no zone of the region offers it"
-        yield Bad("", f"not in {', '.join(own)}: {elsewhere}")
+    if not zones:
+        yield Bad("", "no zone of the region offers it")
+    elif own and not zones & set(own):
+        yield Bad("", f"not in {', '.join(own)}: offered in {', '.join(sorted(zones))}")
+
+
+def not_installed(programs: tuple[str, ...]) -> Iterator[Bad]:
+    """A20: without its programs nobody gets in, and that would be seen after the launch."""
+    for program in programs:
+        yield Bad(program, "is not installed here: the AWS CLI's and Session Manager's guides say how")
 
 
 def no_vcpus(quota: VcpuQuota | None) -> Iterator[Bad]:

@@ -113,4 +113,11 @@ def holdings(session: Session) -> set[str]:
         *(one["GroupId"] for one in ec2.describe_security_groups()["SecurityGroups"]),
         *(one["KeyName"] for one in ec2.describe_key_pairs()["KeyPairs"]),
         *(one["NetworkInterfaceId"] for one in ec2.describe_network_interfaces()["NetworkInterfaces"]),
+        *(one["VpcId"] for one in ec2.describe_vpcs()["Vpcs"]),
+        *(one["SubnetId"] for one in ec2.describe_subnets()["Subnets"]),
+        *(one["InternetGatewayId"] for one in ec2.describe_internet_gateways()["InternetGateways"]),
+        *(one["RouteTableId"] for one in ec2.describe_route_tables()["RouteTables"]),
+        *(one["NetworkAclId"] for one in ec2.describe_network_acls()["NetworkAcls"]),
+        *(one["AllocationId"] for one in ec2.describe_addresses()["Addresses"]),
+        *(one["NatGatewayId"] for one in ec2.describe_nat_gateways()["NatGateways"] if one["State"] != "deleted"),
     }

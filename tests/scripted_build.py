@@ -1,6 +1,7 @@
 """A build that kills itself: the real recipe without a guest, up to the line of its journal at which it is to die.
 
-Run as `python -m tests.scripted_build ENDPOINT FOLDER`, with credentials in the environment. Each line of its standard
+Run as `python -m tests.scripted_build ENDPOINT FOLDER NETWORK`, with credentials in the environment; NETWORK is the
+spec's `network` as JSON. Each line of its standard
 input is a build: its id, the number of the journal's line at which it dies, and `before` or `after`. It forks them,
 some side by side, and answers with the same line and what became of it.
 """
@@ -27,7 +28,7 @@ from pipeline.journal import Journal
 from pipeline.recorder import Recorder
 from pipeline.report.console import Console
 from pipeline.report.evidence import Layer, Result, Status
-from pipeline.spec import Spec, load_spec, spec_digest
+from pipeline.spec import Network, Spec, load_spec, spec_digest
 from pipeline.stages.context import Context
 
 SPEC = Path(__file__).parents[1] / "specs" / "debian-12-local.yaml"
@@ -106,9 +107,9 @@ def script_the_guest(session: Session, spec: Spec) -> None:
     put("prove", "prove_back_doors", lambda *_, **__: (passed(Layer.RAW), ()))
 
 
-def build(session: Session, folder: Path, line: int, moment: str) -> None:
+def build(session: Session, folder: Path, network: Network, line: int, moment: str) -> None:
     """Run the recipe of `invoke build`, with a journal that dies at a line."""
-    spec = load_spec(SPEC)
+    spec = load_spec(SPEC).model_copy(update={"network": network})
     script_the_guest(session, spec)
     tags = Tags(folder.name, spec_digest(spec), session.caller_arn, datetime.now(UTC) + timedelta(hours=4))
     console = Console(quiet=True)
@@ -128,26 +129,26 @@ def build(session: Session, folder: Path, line: int, moment: str) -> None:
 
 
 def main() -> None:
-    endpoint, folder = sys.argv[1:]
+    endpoint, folder, network = sys.argv[1:]
     elsewhere = open_session("us-west-2", endpoint)
     elsewhere.client("ec2")  # the model of EC2 is read here once, and not by every build
     running: dict[int, str] = {}
     for position in sys.stdin.read().splitlines():
         if len(running) == SIDE_BY_SIDE:
             report_one(running)
-        running[fork(elsewhere, Path(folder), *position.split())] = position
+        running[fork(elsewhere, Path(folder), Network.model_validate_json(network), *position.split())] = position
     while running:
         report_one(running)
 
 
-def fork(elsewhere: Session, folder: Path, build_id: str, line: str, moment: str) -> int:
+def fork(elsewhere: Session, folder: Path, network: Network, build_id: str, line: str, moment: str) -> int:
     """Start a build in a process of its own and return its pid."""
     pid = os.fork()
     if pid:
         return pid
     status = 1
     try:
-        build(elsewhere.in_region("us-east-1"), folder / build_id, int(line), moment)
+        build(elsewhere.in_region("us-east-1"), folder / build_id, network, int(line), moment)
         status = 0
     except BaseException:
         traceback.print_exc()

@@ -38,6 +38,8 @@ SHORT_RSA = line_of(rsa.generate_private_key(65537, 2048).public_key())
 SYNC = {"source": "s3://keys/teams/web"}
 REPOSITORY = {"name": "vendor", "url": "https://vendor.example/apt", "key": SIGNING_KEY}
 
+BASTION = {"host": "bastion.example", "user": "ana", "key_file": "~/.ssh/bastion", "host_keys": KEYS[:1]}
+
 Change = dict[str, object]
 
 
@@ -205,6 +207,82 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
         {"harden": {"firewall": {"ssh_sources": ["10.0.0.0/8"]}}, "network": {"ssh_from": ["192.0.2.0/24"]}},
         "harden.firewall.ssh_sources",
         "192.0.2.0/24 of network.ssh_from",
+    ),
+    "a network made and given": (
+        {"network": {"create": {}, "subnet_id": "subnet-0123456789abcdef0"}},
+        "network.subnet_id",
+        "of another network",
+    ),
+    "a network of public addresses": (
+        {"network": {"create": {"cidr": "8.8.8.0/24"}}},
+        "network.create.cidr",
+        "no network of a VPC",
+    ),
+    "a network too large": ({"network": {"create": {"cidr": "10.0.0.0/8"}}}, "network.create.cidr", "/16 to /27"),
+    "rules for a group of somebody": (
+        {"network": {"egress": [{"port": 443}], "security_group_ids": ["sg-0123456789abcdef0"]}},
+        "network.egress",
+        "the build's own security group",
+    ),
+    "no updates through": ({"network": {"egress": [{"port": 22}]}}, "network.egress", "lets no updates through"),
+    "no repository through": (
+        {"network": {"egress": [{"port": 80}]}, "harden": {"repositories": [REPOSITORY]}},
+        "network.egress",
+        "port 443 of harden.repositories[0]",
+    ),
+    "a bastion of nobody": ({"network": {"connect": "bastion"}}, "network.bastion", "is required"),
+    "a bastion for nothing": ({"network": {"bastion": BASTION}}, "network.bastion", "without `connect: bastion`"),
+    "a bastion outside of a made network": (
+        {"network": {"create": {}, "address": "private", "connect": "bastion", "bastion": BASTION}},
+        "network.bastion",
+        "outside of the network",
+    ),
+    "a bastion of any host key": (
+        {"network": {"connect": "bastion", "ssh_from": ["10.0.0.0/24"], "bastion": {**BASTION, "host_keys": []}}},
+        "network.bastion.host_keys",
+        "must not be empty",
+    ),
+    "a bastion of a wrong host key": (
+        {
+            "network": {
+                "connect": "bastion",
+                "ssh_from": ["10.0.0.0/24"],
+                "bastion": {**BASTION, "host_keys": ["bastion.example ssh-ed25519 AAAA"]},
+            }
+        },
+        "network.bastion.host_keys[0]",
+        "is not a host key",
+    ),
+    "ssh from a bastion and a group for the caller": (
+        {"network": {"connect": "bastion", "bastion": BASTION}},
+        "network.ssh_from",
+        "ssh comes from the bastion",
+    ),
+    "a private address that nobody reaches": (
+        {"network": {"create": {}, "address": "private"}},
+        "network.connect",
+        "nobody could reach",
+    ),
+    "a bastion before a public address": (
+        {"network": {"create": {}, "connect": "bastion"}},
+        "network.address",
+        "must be private",
+    ),
+    "a session without a role": ({"network": {"connect": "session-manager"}}, "instance.profile", "is required"),
+    "an endpoint of a network to be made": (
+        {"network": {"create": {}, "connect": "instance-connect", "ssh_from": ["172.30.0.0/24"]}},
+        "network.connect",
+        "an endpoint that exists",
+    ),
+    "a scan through a tunnel": (
+        {"network": {"connect": "session-manager", "scan_ports": True}, "instance": {"profile": "build"}},
+        "network.scan_ports",
+        "needs `connect: direct`",
+    ),
+    "another architecture to fall back to": (
+        {"instance": {"types": ["t3a.small", "t4g.small"]}},
+        "instance.types[1]",
+        "t4g.small is arm64",
     ),
     "a scan of a group of somebody": (
         {"network": {"scan_ports": True, "security_group_ids": ["sg-0123456789abcdef0"]}},

@@ -13,7 +13,8 @@ from ipaddress import ip_network
 from pipeline.audit.findings import Bad, Check, Facts, Line, gather, in_each, judge, of_region
 from pipeline.aws import inventory, security_rules
 from pipeline.aws.inventory import Possession
-from pipeline.aws.network import WIDEST_IPV4, WIDEST_IPV6, SecurityGroup
+from pipeline.aws.network import WIDEST_IPV4, WIDEST_IPV6
+from pipeline.aws.security_groups import SecurityGroup
 from pipeline.aws.security_rules import Address, Interface, Route, Rule
 from pipeline.aws.session import Session
 from pipeline.aws.tags import is_expired, is_kept

@@ -2,17 +2,19 @@
 
 import base64
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.aws.creation import find_or_create
-from pipeline.aws.session import Session, cloud_errors, dry_run, error_code
-from pipeline.aws.tags import NAME, Tags, is_resource_name, read_tags
+from pipeline.aws.session import Session, cloud_errors, dry_run, error_code, tolerating
+from pipeline.aws.tags import BUILD_ID, NAME, Tags, is_resource_name, read_tags
 from pipeline.aws.wait import CLOCK, Clock, wait_until
 from pipeline.errors import CapacityMissing, CloudFailed
 
 if TYPE_CHECKING:
+    from mypy_boto3_ec2.literals import ResourceTypeType
     from mypy_boto3_ec2.type_defs import (
         EbsBlockDeviceTypeDef,
         FilterTypeDef,
@@ -25,6 +27,8 @@ OTHER_ZONE_MAY_DO = frozenset({"Unsupported"})
 """The zone does not offer the instance type; CapacityMissing is the other reason to try the next zone."""
 CONSOLE_NOT_LIVE = frozenset({"UnsupportedOperation", "InvalidParameterCombination", "InvalidParameterValue"})
 
+PROTECTED = "OperationNotPermitted"
+TAGGED: "tuple[ResourceTypeType, ...]" = ("instance", "volume", "network-interface")
 RUNNING_SECONDS = 600.0
 STOPPED_SECONDS = 900.0
 TERMINATED_SECONDS = 900.0
@@ -51,11 +55,19 @@ class Launch:
     security_group_ids: tuple[str, ...]
     subnet_ids: tuple[str, ...]
     """Tried in this order while a zone has no capacity or does not offer the type."""
+    other_types: tuple[str, ...] = ()
+    """Tried in this order when no subnet has room for `type`."""
     public_address: bool = True
     user_data: str = ""
     """Never a secret: everybody on the instance can read it (A21)."""
     root_volume: RootVolume | None = None
     on_shutdown: Literal["stop", "terminate"] = "stop"
+    profile: str | None = None
+    """The name of an instance profile."""
+    protected: bool = False
+    """Refuse its termination, until that is lifted (A07)."""
+    spot: bool = False
+    """Of spare capacity; its request is persistent, because only such an instance can be stopped."""
 
 
 @dataclass(frozen=True)
@@ -80,19 +92,27 @@ class Instance:
     instance_profile: str
     """The profile that gives it a role; empty without one."""
     tags: dict[str, str]
+    subnet_id: str = ""
+    checks_source: bool = True
+    """Whether it drops packets that are not from or for itself: only a NAT does not (A05)."""
+    lasting_disks: tuple[str, ...] = ()
+    """Its devices whose volumes would outlive it."""
+    parts: tuple[str, ...] = ()
+    """The ids of its volumes and interfaces."""
+    spot_request_id: str | None = None
 
 
 def launch_instance(session: Session, tags: Tags, name: str, launch: Launch) -> str:
-    """Launch one instance and return its id; the first subnet with capacity gets it.
+    """Launch one instance and return its id; the first type gets it for which a subnet has capacity, in their order.
 
     IMDSv2 is required with a hop limit of 1, and the instance, its volumes and its interface are tagged from the
     first moment. The client token is derived from the name: a repeated call returns the same instance. Raises
     CapacityMissing when no subnet's zone has capacity, CloudFailed for every other refusal.
     """
     last: CloudFailed | None = None
-    for subnet_id in launch.subnet_ids:
+    for instance_type, subnet_id in product((launch.type, *launch.other_types), launch.subnet_ids):
         try:
-            return launch_in(session, tags, name, launch, subnet_id)
+            return launch_in(session, tags, name, replace(launch, type=instance_type), subnet_id)
         except CloudFailed as error:
             if not isinstance(error, CapacityMissing) and error_code(error) not in OTHER_ZONE_MAY_DO:
                 raise
@@ -124,7 +144,7 @@ def launch_in(session: Session, tags: Tags, name: str, launch: Launch, subnet_id
 def launch_request(tags: Tags, name: str, launch: Launch, subnet_id: str) -> "RunInstancesRequestTypeDef":
     """Return the parameters of RunInstances."""
     request: RunInstancesRequestTypeDef = {
-        "ClientToken": client_token(name, subnet_id),
+        "ClientToken": client_token(name, subnet_id, launch.type),
         "ImageId": launch.image_id,
         "InstanceType": launch.type,  # type: ignore[typeddict-item]
         "KeyName": launch.key_name,
@@ -141,10 +161,20 @@ def launch_request(tags: Tags, name: str, launch: Launch, subnet_id: str) -> "Ru
         ],
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "InstanceInitiatedShutdownBehavior": launch.on_shutdown,
-        "TagSpecifications": tags.specification(name, "instance", "volume", "network-interface"),
+        "TagSpecifications": tags.specification(name, *TAGGED),
     }
     if launch.user_data:
         request["UserData"] = launch.user_data
+    if launch.profile:
+        request["IamInstanceProfile"] = {"Name": launch.profile}
+    if launch.protected:
+        request["DisableApiTermination"] = True
+    if launch.spot:
+        request["InstanceMarketOptions"] = {
+            "MarketType": "spot",
+            "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
+        }
+        request["TagSpecifications"] = tags.specification(name, *TAGGED, "spot-instances-request")
     if launch.root_volume:
         request["BlockDeviceMappings"] = [
             {"DeviceName": launch.root_volume.device_name, "Ebs": root_options(launch.root_volume)}
@@ -170,18 +200,33 @@ def client_token(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def may_launch(session: Session, tags: Tags, name: str, image_id: str, instance_type: str, subnet_id: str) -> None:
-    """Ask whether an instance could be launched, with DryRun: nothing is made (A20). Raises CloudFailed if not."""
+def may_launch(
+    session: Session,
+    tags: Tags,
+    name: str,
+    image_id: str,
+    instance_type: str,
+    subnet_id: str | None,
+    profile: str | None = None,
+) -> None:
+    """Ask whether an instance could be launched, with DryRun: nothing is made (A20). Raises CloudFailed if not.
+
+    With a profile, the right to pass its role is asked too.
+    """
+    request: RunInstancesRequestTypeDef = {
+        "DryRun": True,
+        "ImageId": image_id,
+        "InstanceType": instance_type,  # type: ignore[typeddict-item]
+        "MinCount": 1,
+        "MaxCount": 1,
+        "TagSpecifications": tags.specification(name, *TAGGED),
+    }
+    if subnet_id:
+        request["SubnetId"] = subnet_id
+    if profile:
+        request["IamInstanceProfile"] = {"Name": profile}
     with dry_run(image_id, session.region):
-        session.client("ec2", once=True).run_instances(
-            DryRun=True,
-            ImageId=image_id,
-            InstanceType=instance_type,  # type: ignore[arg-type]
-            SubnetId=subnet_id,
-            MinCount=1,
-            MaxCount=1,
-            TagSpecifications=tags.specification(name, "instance", "volume", "network-interface"),
-        )
+        session.client("ec2", once=True).run_instances(**request)
 
 
 def describe_instance(session: Session, instance_id: str) -> Instance:
@@ -238,6 +283,15 @@ def read_instance(found: "InstanceTypeDef") -> Instance:
         product_codes=tuple(code["ProductCodeId"] for code in found.get("ProductCodes", [])),
         instance_profile=found.get("IamInstanceProfile", {}).get("Arn", ""),
         tags=read_tags(found.get("Tags")),
+        subnet_id=found.get("SubnetId", ""),
+        checks_source=found.get("SourceDestCheck", True),
+        lasting_disks=tuple(
+            device["DeviceName"]
+            for device in found.get("BlockDeviceMappings", [])
+            if not device["Ebs"].get("DeleteOnTermination")
+        ),
+        parts=(*volumes.values(), *(one["NetworkInterfaceId"] for one in found.get("NetworkInterfaces", []))),
+        spot_request_id=found.get("SpotInstanceRequestId") or None,
     )
 
 
@@ -352,13 +406,51 @@ def terminate_instance(
 
 
 def start_to_terminate(session: Session, instance_id: str) -> None:
-    """Ask for the end of an instance; one that is gone is as good."""
+    """Ask for the end of an instance; one that is gone is as good. Its protection is lifted first, if it has any."""
+    with tolerating(MISSING, instance_id, session.region):
+        try:
+            with cloud_errors(instance_id, session.region):
+                session.client("ec2").terminate_instances(InstanceIds=[instance_id])
+        except CloudFailed as error:
+            if error_code(error) != PROTECTED:
+                raise
+            session.client("ec2").modify_instance_attribute(
+                InstanceId=instance_id, DisableApiTermination={"Value": False}
+            )
+            session.client("ec2").terminate_instances(InstanceIds=[instance_id])
+
+
+def try_to_terminate(session: Session, instance_id: str) -> str:
+    """Ask for the end of an instance that is protected from it, and return how that was refused (A07).
+
+    Empty when it was not refused: then the instance ends.
+    """
     try:
         with cloud_errors(instance_id, session.region):
             session.client("ec2").terminate_instances(InstanceIds=[instance_id])
     except CloudFailed as error:
-        if error_code(error) not in MISSING:
+        if error_code(error) != PROTECTED:
             raise
+        return str(error)
+    return ""
+
+
+def forward_for_others(session: Session, instance_id: str) -> None:
+    """Switch the source/destination check off: what a NAT instance needs, and no other (A05)."""
+    with cloud_errors(instance_id, session.region):
+        session.client("ec2").modify_instance_attribute(InstanceId=instance_id, SourceDestCheck={"Value": False})
+
+
+def untagged(session: Session, identities: Sequence[str], build_id: str) -> tuple[str, ...]:
+    """Return those of these resources that do not bear the tag of a build (A07)."""
+    filters: list[FilterTypeDef] = [
+        {"Name": "resource-id", "Values": list(identities)},
+        {"Name": "key", "Values": [BUILD_ID]},
+    ]
+    with cloud_errors(", ".join(identities), session.region):
+        pages = session.client("ec2").get_paginator("describe_tags").paginate(Filters=filters)
+        found = {tag.get("ResourceId") for page in pages for tag in page["Tags"] if tag.get("Value") == build_id}
+    return tuple(identity for identity in identities if identity not in found)
 
 
 def wait_terminated(

@@ -2,20 +2,24 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.aws.images import deregister_image, read_image
 from pipeline.aws.instances import ENDED, read_instance, terminate_instance
 from pipeline.aws.keys import delete_key_pair
-from pipeline.aws.network import delete_security_group, read_security_group
+from pipeline.aws.security_groups import delete_security_group, list_security_groups
 from pipeline.aws.session import Session, cloud_errors
 from pipeline.aws.snapshots import delete_snapshot, read_snapshot
+from pipeline.aws.spot_requests import cancel_spot_requests, list_spot_requests
 from pipeline.aws.tags import BUILD_ID, NAME, is_ours, read_tags
 from pipeline.aws.volumes import delete_volumes, read_volume
+from pipeline.aws.vpcs import KINDS, Kind, delete_things, list_things
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
 
+SPOT_REQUEST = "spot-instances-request"
 INSTANCE = "instance"
 VOLUME = "volume"
 IMAGE = "image"
@@ -24,12 +28,14 @@ SECURITY_GROUP = "security-group"
 KEY_PAIR = "key-pair"
 
 REMOVERS: dict[str, Callable[[Session, str], None]] = {
+    SPOT_REQUEST: cancel_spot_requests,
     INSTANCE: terminate_instance,
     VOLUME: delete_volumes,
     IMAGE: deregister_image,
     SNAPSHOT: delete_snapshot,
     SECURITY_GROUP: delete_security_group,
     KEY_PAIR: delete_key_pair,
+    **{kind: partial(delete_things, kind=kind) for kind in KINDS},
 }
 """By kind, in the order in which things can be removed: what uses others goes before them."""
 
@@ -65,14 +71,23 @@ def list_possessions(session: Session) -> tuple[Possession, ...]:
     """Return all that is ours in a region, in the order in which it can be removed. Raises CloudFailed."""
     with cloud_errors("what builds left", session.region):
         found = [
+            *(Possession(SPOT_REQUEST, one, session.region, tags) for one, tags in list_spot_requests(session)),
             *list_instances(session),
             *list_volumes(session),
             *list_images(session),
             *list_snapshots(session),
-            *list_security_groups(session),
+            *list_groups(session),
             *list_key_pairs(session),
+            *list_networks(session),
         ]
     return tuple(possession for possession in found if is_ours(possession.tags))
+
+
+def of_build(session: Session, kind: Literal["key-pair", "elastic-ip"], build_id: str) -> tuple[str, ...]:
+    """Return the key pairs, or the elastic addresses, of one build. Raises CloudFailed."""
+    with cloud_errors(f"what build {build_id} left", session.region):
+        found = list_networks(session, kind) if kind == "elastic-ip" else list_key_pairs(session)
+        return tuple(possession.identity for possession in found if possession.build_id == build_id)
 
 
 def tagged() -> "list[FilterTypeDef]":
@@ -113,14 +128,20 @@ def list_snapshots(session: Session) -> Iterator[Possession]:
             yield Possession(SNAPSHOT, snapshot.snapshot_id, session.region, snapshot.tags)
 
 
-def list_security_groups(session: Session) -> Iterator[Possession]:
+def list_groups(session: Session) -> Iterator[Possession]:
     """Yield the security groups with a build id."""
-    for page in session.client("ec2").get_paginator("describe_security_groups").paginate(Filters=tagged()):
-        for group in map(read_security_group, page["SecurityGroups"]):
-            yield Possession(SECURITY_GROUP, group.group_id, session.region, group.tags)
+    for group in list_security_groups(session, tagged(), "the security groups"):
+        yield Possession(SECURITY_GROUP, group.group_id, session.region, group.tags)
 
 
 def list_key_pairs(session: Session) -> Iterator[Possession]:
     """Yield the key pairs with a build id; the name is their identity, as for instances."""
     for pair in session.client("ec2").describe_key_pairs(Filters=tagged())["KeyPairs"]:
         yield Possession(KEY_PAIR, pair["KeyName"], session.region, read_tags(pair.get("Tags")))
+
+
+def list_networks(session: Session, *kinds: Kind) -> Iterator[Possession]:
+    """Yield everything of networks with a build id, or only what is of these kinds."""
+    for kind in kinds or KINDS:
+        for thing in list_things(session, kind):
+            yield Possession(kind, thing.identity, session.region, thing.tags)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from pipeline.aws.network import SecurityGroup, read_security_group
+from pipeline.aws.security_groups import SecurityGroup, list_security_groups
 from pipeline.aws.session import Session, cloud_errors
 from pipeline.aws.session import dry_run as asked_only
 
@@ -118,9 +118,7 @@ def read_rule(found: "SecurityGroupRuleTypeDef", own_account: str) -> Rule:
 
 def list_groups(session: Session) -> tuple[SecurityGroup, ...]:
     """Return every security group of the region. Raises CloudFailed."""
-    with cloud_errors("the security groups", session.region):
-        pages = session.client("ec2").get_paginator("describe_security_groups").paginate()
-        return tuple(read_security_group(group) for page in pages for group in page["SecurityGroups"])
+    return list_security_groups(session, (), "the security groups")
 
 
 def list_interfaces(session: Session) -> tuple[Interface, ...]:

@@ -1,7 +1,7 @@
 """The way to the cloud: clients, who calls, and what a refusal means. The only importer of boto3 and botocore."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from ipaddress import ip_address
@@ -295,14 +295,21 @@ def cloud_errors(resource: str | None = None, region: str | None = None) -> Iter
 
 
 @contextmanager
-def dry_run(resource: str, region: str) -> Iterator[None]:
-    """Ask with DryRun whether a call would be allowed: EC2 says so by an error. Raises CloudFailed if it would not."""
+def tolerating(codes: Collection[str], resource: str, region: str) -> Iterator[None]:
+    """As `cloud_errors`, but a refusal with one of these codes is as good as success: it is so already."""
     try:
         with cloud_errors(resource, region):
             yield
     except CloudFailed as error:
-        if error_code(error) != "DryRunOperation":
+        if error_code(error) not in codes:
             raise
+
+
+@contextmanager
+def dry_run(resource: str, region: str) -> Iterator[None]:
+    """Ask with DryRun whether a call would be allowed: EC2 says so by an error. Raises CloudFailed if it would not."""
+    with tolerating({"DryRunOperation"}, resource, region):
+        yield
 
 
 def refusal(error: "ClientError", resource: str | None, region: str | None) -> CloudFailed | CredentialsRefused:

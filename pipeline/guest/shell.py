@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import paramiko
 
@@ -62,7 +62,11 @@ logging.getLogger("pipeline.guest.ssh").addHandler(logging.NullHandler())
 
 
 class Connector(Protocol):
-    """A way to the guest's ssh port: directly, or through whatever else a subclass knows."""
+    """A way to the guest's ssh port: directly, or through whatever else a class knows."""
+
+    @property
+    def address(self) -> str:
+        """What is connected to, in words."""
 
     def open_socket(self, deadline_seconds: float) -> socket.socket:
         """Return a connected socket with TCP_NODELAY. Raises OSError."""
@@ -139,6 +143,54 @@ class Login:
     def unreachable(self, message: str) -> GuestUnreachable:
         """Return the error, naming the guest."""
         return GuestUnreachable(message, **self.about)
+
+
+@dataclass(frozen=True)
+class BastionConnector:
+    """Through another host, as ssh's ProxyJump: sshd there opens the connection, and sees nothing of what is in it."""
+
+    bastion: Login
+    host: str
+    """The guest, as the bastion reaches it."""
+    port: int = 22
+
+    @property
+    def address(self) -> str:
+        """What is connected to, in words."""
+        return f"{self.host} through {self.bastion.connector.address}"
+
+    def open_socket(self, deadline_seconds: float) -> socket.socket:
+        """Return a connection that the bastion opened. Raises OSError; HostKeyMismatch for another bastion."""
+        ends = time.monotonic() + deadline_seconds
+        try:
+            transport = log_in_once(self.bastion, ends)
+        except LoginRefused as refusal:
+            raise self.bastion.unreachable(f"the bastion does not let {self.bastion.user} in: {refusal}") from refusal
+        try:
+            channel = transport.open_channel(
+                "direct-tcpip", (self.host, self.port), ("127.0.0.1", 0), timeout=remaining(ends)
+            )
+        except (EOFError, paramiko.SSHException) as error:
+            transport.close()
+            raise ConnectionError(f"the bastion does not reach {self.host}:{self.port}: {error}") from error
+        return cast(socket.socket, Passage(channel))
+
+
+class Passage:
+    """A channel through a bastion, as much of a socket as a transport needs; the bastion is left with it."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self.channel = channel
+        self.settimeout, self.recv, self.send = channel.settimeout, channel.recv, channel.send
+
+    @property
+    def _closed(self) -> bool:
+        """Whether it is closed, as a transport asks its socket."""
+        return self.channel.closed
+
+    def close(self) -> None:
+        """Close the channel and the connection to the bastion."""
+        self.channel.get_transport().close()
 
 
 def connect(

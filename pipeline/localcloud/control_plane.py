@@ -41,12 +41,13 @@ from pipeline.localcloud.backend import (
 from pipeline.localcloud.cloud import Cloud
 from pipeline.localcloud.guests import GuestFailed
 from pipeline.localcloud.imports import ImportBackend, ImportHandlers
-from pipeline.localcloud.instances import InstanceHandlers, LocalInstance, LocalInstanceBackend
+from pipeline.localcloud.instances import LocalInstance
 from pipeline.localcloud.refusals import Refused
 from pipeline.localcloud.state import load_state, save_state
 from pipeline.localcloud.uploads import ObjectBackend, ObjectResponse
 from pipeline.localcloud.usage import UsageBackend, UsageHandlers
 from pipeline.localcloud.volumes import LocalVolume
+from pipeline.localcloud.vpcs import VpcBackend, VpcHandlers
 
 log = logging.getLogger("localcloud")
 
@@ -54,7 +55,7 @@ READING = ("Describe", "Get", "List", "Search", "Lookup")
 TOKENS_KEPT = 100
 
 
-class LocalBackend(LocalInstanceBackend, ImportBackend, UsageBackend):
+class LocalBackend(VpcBackend, ImportBackend, UsageBackend):
     """EC2 for one account in one region."""
 
     def recover(self) -> None:
@@ -65,7 +66,7 @@ class LocalBackend(LocalInstanceBackend, ImportBackend, UsageBackend):
         self.recover_usage()
 
 
-class LocalResponse(InstanceHandlers, ImportHandlers, UsageHandlers):
+class LocalResponse(VpcHandlers, ImportHandlers, UsageHandlers):
     """Answers EC2's actions."""
 
     @property

@@ -351,7 +351,7 @@ class LocalInstanceBackend(ImageBackend):
             memory_mib=min(described.get("MemoryInfo", {}).get("SizeInMiB", 1024), MOST_MEMORY_MIB),
             boot_mode=instance.current_instance_boot_mode,
             disks=disks,
-            egress=self.machines.egress,
+            egress=self.machines.egress and self.lets_out(instance),
             instance_type=instance.instance_type,
         )
 
@@ -499,6 +499,11 @@ class LocalInstanceBackend(ImageBackend):
         """Return the ingress rules of the groups of an instance."""
         groups = list(instance.nics[0].group_set) if instance.nics else list(instance.security_groups)
         return [rule for group in groups for rule in group.ingress_rules]
+
+    def lets_out(self, instance: LocalInstance) -> bool:
+        """Tell whether the security groups let an instance reach anything: a guest goes out, or it does not."""
+        groups = list(instance.nics[0].group_set) if instance.nics else list(instance.security_groups)
+        return any(group.egress_rules for group in groups)
 
     def may_connect(self, instance: LocalInstance, port: int, source: str) -> bool:
         """Tell whether the security groups let an address connect to a port now."""
@@ -721,6 +726,8 @@ class InstanceHandlers(ImageHandlers):
         result = super().run_instances()
         for instance in cast(Reservation, result.result).instances:
             instance.disable_api_termination = bool(self.params.get("DisableApiTermination"))
+            for interface in instance.nics.values():
+                interface.add_tags(self.tags_for("network-interface"))
         return result
 
     def _parse_block_device_mapping(self) -> list[Mapping]:

@@ -60,13 +60,15 @@ def used(*kinds: str) -> Grant:
 
 GRANTS: dict[str, tuple[Grant, ...]] = {
     "ec2:RunInstances": (
-        made("instance", "volume", "network-interface"),
+        made("instance", "volume", "network-interface", "spot-instances-request"),
         ours("key-pair"),
         used("image", "snapshot", "subnet", "security-group"),
     ),
     "ec2:ImportKeyPair": (made("key-pair"),),
     "ec2:CreateSecurityGroup": (made("security-group"), used("vpc")),
     "ec2:AuthorizeSecurityGroupIngress": (ours("security-group"),),
+    "ec2:AuthorizeSecurityGroupEgress": (ours("security-group"),),
+    "ec2:RevokeSecurityGroupEgress": (ours("security-group"),),
     "ec2:RevokeSecurityGroupIngress": (used("security-group"),),
     "ec2:CreateSnapshot": (made("snapshot"), ours("volume")),
     "ec2:RegisterImage": (made("image"), ours("snapshot")),
@@ -78,6 +80,30 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     "ec2:StartInstances": (ours("instance"),),
     "ec2:StopInstances": (ours("instance"),),
     "ec2:TerminateInstances": (ours("instance"),),
+    "ec2:ModifyInstanceAttribute": (ours("instance"),),
+    "ec2:CancelSpotInstanceRequests": (ours("spot-instances-request"),),
+    "ec2:CreateVpc": (made("vpc"),),
+    "ec2:CreateInternetGateway": (made("internet-gateway"),),
+    "ec2:AttachInternetGateway": (ours("internet-gateway", "vpc"),),
+    "ec2:CreateRouteTable": (made("route-table"), ours("vpc")),
+    "ec2:CreateRoute": (ours("route-table"),),
+    "ec2:CreateNetworkAcl": (made("network-acl"), ours("vpc")),
+    "ec2:CreateNetworkAclEntry": (ours("network-acl"),),
+    "ec2:ReplaceNetworkAclAssociation": (used("network-acl"),),
+    "ec2:CreateSubnet": (made("subnet"), ours("vpc")),
+    "ec2:AssociateRouteTable": (ours("route-table", "subnet"),),
+    "ec2:AllocateAddress": (made("elastic-ip"),),
+    "ec2:AssociateAddress": (ours("elastic-ip", "instance", "network-interface"),),
+    "ec2:DisassociateAddress": (ours("elastic-ip", "instance", "network-interface"),),
+    "ec2:ReleaseAddress": (ours("elastic-ip"),),
+    "ec2:CreateNatGateway": (made("natgateway"), ours("elastic-ip", "subnet")),
+    "ec2:DeleteNatGateway": (ours("natgateway"),),
+    "ec2:DeleteSubnet": (ours("subnet"),),
+    "ec2:DeleteNetworkAcl": (ours("network-acl"),),
+    "ec2:DeleteRouteTable": (ours("route-table"),),
+    "ec2:DetachInternetGateway": (ours("internet-gateway", "vpc"),),
+    "ec2:DeleteInternetGateway": (ours("internet-gateway"),),
+    "ec2:DeleteVpc": (ours("vpc"),),
     "ec2:DeleteVolume": (ours("volume"),),
     "ec2:DeleteSnapshot": (ours("snapshot"),),
     "ec2:DeleteKeyPair": (ours("key-pair"),),
@@ -101,6 +127,9 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
 FOREIGN = frozenset({"ebs:ListSnapshotBlocks", "ebs:ListChangedBlocks", "ebs:GetSnapshotBlock"})
 """A verification or a scan reads images of others too: there these bear no tag of ours."""
 READS_OTHERS = frozenset({"verify", "scan"})
+NETWORK = "network"
+"""What a network of the build's own needs besides: part of these tasks where the spec has one."""
+IN_A_NETWORK = frozenset({"plan", "build", "verify"})
 
 
 @cache
@@ -121,6 +150,8 @@ def policy_document(chosen: Sequence[str], spec: Spec, regions: Iterable[str]) -
     Statements: what only reads; what is used as it is; what is made, and must be tagged; what is changed, and must bear
     the tag; the tagging itself; the spec's parameters and its key.
     """
+    if spec.network.create and IN_A_NETWORK & set(chosen):
+        chosen = [*chosen, NETWORK]
     region_list = sorted(set(regions))
     partition = partition_of(spec.region)
     statements = [
@@ -129,6 +160,8 @@ def policy_document(chosen: Sequence[str], spec: Spec, regions: Iterable[str]) -
         *tagging_statement(chosen, partition),
     ]
     statements += [*parameter_statement(chosen, spec, partition), *key_statements(chosen, spec, partition)]
+    if "ec2:RunInstances" in calls_of(chosen):
+        statements += [*role_statement(spec, partition), *connection_statements(spec, partition)]
     for statement in statements:
         if all(action.startswith(REGIONAL) for action in statement["Action"]) and "audit" not in chosen:
             equal = statement.setdefault("Condition", {}).setdefault("StringEquals", {})
@@ -178,6 +211,8 @@ def grants_of(call: str, chosen: Sequence[str]) -> tuple[Grant, ...]:
     """Return what a call may touch; a read of blocks reaches others' snapshots where a task reads others' images."""
     if call in FOREIGN and READS_OTHERS & set(chosen):
         return (used("snapshot"),)
+    if call == "ec2:RevokeSecurityGroupIngress" and "audit" not in chosen:
+        return (ours("security-group"),)
     return GRANTS.get(call, ())
 
 
@@ -256,3 +291,42 @@ def key_statements(chosen: Sequence[str], spec: Spec, partition: str) -> list[St
         },
         {"Sid": "GrantTheKey", "Effect": "Allow", "Action": ["kms:CreateGrant"], **named, "Condition": only | granting},
     ]
+
+
+def role_statement(spec: Spec, partition: str) -> list[Statement]:
+    """Return the right to give the role of the spec's instance profile to instances, and to nothing else (A21)."""
+    if not spec.instance.profile:
+        return []
+    to_instances = {"StringEquals": {"iam:PassedToService": f"ec2.{suffix_of(partition)}"}}
+    resource = f"arn:{partition}:iam::*:role/*"
+    return [
+        {"Sid": "PassTheRole", "Effect": "Allow", "Action": ["iam:PassRole"], "Resource": resource}
+        | {"Condition": to_instances}
+    ]
+
+
+def suffix_of(partition: str) -> str:
+    """Return how the names of services end in a partition."""
+    return "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
+
+
+def connection_statements(spec: Spec, partition: str) -> list[Statement]:
+    """Return the rights of AWS's own tools, by which the spec's guests are reached (see `guest/proxy_command.py`)."""
+    instances = arn("instance", partition)
+    match spec.network.connect:
+        case "session-manager":
+            build = {"Condition": {"Null": {f"ssm:resourceTag/{BUILD_ID}": "false"}}}
+            document = f"arn:{partition}:ssm:*::document/AWS-StartSSHSession"
+            own = f"arn:{partition}:ssm:*:*:session/${{aws:userid}}-*"
+            start = {"Effect": "Allow", "Action": ["ssm:StartSession"]}
+            return [
+                {"Sid": "StartSessions", **start, "Resource": instances, **build},
+                {"Sid": "UseTheDocument", **start, "Resource": document},
+                {"Sid": "EndSessions", "Effect": "Allow", "Action": ["ssm:TerminateSession"], "Resource": own},
+            ]
+        case "instance-connect":
+            endpoint = arn("instance-connect-endpoint", partition)
+            tunnel = {"Effect": "Allow", "Action": ["ec2-instance-connect:OpenTunnel"], "Resource": endpoint}
+            find = {"Effect": "Allow", "Action": ["ec2:DescribeInstanceConnectEndpoints"], "Resource": "*"}
+            return [{"Sid": "OpenTunnels", **tunnel}, {"Sid": "FindEndpoints", **find}]
+    return []

@@ -17,6 +17,8 @@ from pipeline.spec.types import (
     Endpoint,
     Form,
     FullName,
+    HostKey,
+    HostName,
     ImageId,
     ImageName,
     InstanceType,
@@ -31,6 +33,7 @@ from pipeline.spec.types import (
     ParameterName,
     ProductCode,
     ProductId,
+    ProfileName,
     PublicKey,
     Region,
     RepositoryName,
@@ -39,6 +42,7 @@ from pipeline.spec.types import (
     SecurityGroupId,
     ServiceName,
     SigningKey,
+    SmallCidr,
     SubnetId,
     TagKey,
     TagValue,
@@ -88,6 +92,45 @@ class Instance(Part):
     """The instance that the image is built on."""
 
     type: InstanceType = "t3.small"
+    types: tuple[InstanceType, ...] = ()
+    """Tried in this order where no zone has capacity for `type`."""
+    spot: bool = False
+    """Take spare capacity at its lower price; it may be taken back during the build, which fails then."""
+    profile: ProfileName | None = None
+    """An instance profile, for its role's credentials on the build instance (A21): Session Manager needs one."""
+    termination_protection: bool = False
+    """Refuse the termination of the build instance until the build's own end: set, tried, and lifted again (A07)."""
+
+
+class Egress(Part):
+    """One port that the build instance may reach (A03)."""
+
+    port: Annotated[int, Field(ge=1, le=65535)]
+    protocol: Literal["tcp", "udp"] = "tcp"
+    to: Annotated[tuple[AnyCidr, ...], Field(min_length=1)] = ("0.0.0.0/0", "::/0")
+
+
+class CreatedNetwork(Part):
+    """A VPC of the build's own, removed at its end: two subnets, internet gateway, routes and access list (A04).
+
+    With `address: private` the instance is in the private subnet, and goes out through a NAT.
+    """
+
+    cidr: SmallCidr = "172.30.0.0/24"
+    nat: Literal["gateway", "instance"] = "gateway"
+    """A NAT gateway, or an instance of the base image that forwards; each has an elastic address (A05, A06)."""
+
+
+class Bastion(Part):
+    """A host that is reached first, and through which the build instance is (ssh's ProxyJump)."""
+
+    host: HostName
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    user: UserName
+    key_file: OneLine
+    """The private key that logs in there (H26: 0600, or refused)."""
+    host_keys: Annotated[tuple[HostKey, ...], Field(min_length=1)]
+    """Its host keys, as in known_hosts without the name: no other is accepted (H28)."""
 
 
 class Network(Part):
@@ -95,6 +138,14 @@ class Network(Part):
 
     subnet_id: SubnetId | None = None
     security_group_ids: tuple[SecurityGroupId, ...] = ()
+    create: CreatedNetwork | None = None
+    egress: tuple[Egress, ...] = (Egress(port=80), Egress(port=443))
+    """Where the build's own security group lets the instance go: by default updates, and nothing else (A03). The VPC's
+    resolver, its clock and the metadata service are always reached."""
+    connect: Literal["direct", "bastion", "session-manager", "instance-connect"] = "direct"
+    """The way in: straight to its address; through a bastion (of `bastion`, or made with `create`); through Session
+    Manager (`aws` and its session-manager-plugin); through an EC2 Instance Connect Endpoint of the VPC (`aws`)."""
+    bastion: Bastion | None = None
     ssh_from: Annotated[
         Annotated[Literal["caller"], Tag("word")] | Annotated[tuple[Cidr, ...], Field(min_length=1), Tag("list")],
         Discriminator(_is_word),

@@ -231,6 +231,64 @@ def _is_inside(inner: Network, outer: Network) -> bool:
     return False
 
 
+def make_one_network(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse a network that is both made and given, and rules for a security group that is somebody else's (A03)."""
+    given = [name for name in ("subnet_id", "security_group_ids") if value_at(data, "network", name)]
+    if isinstance(value_at(data, "network", "create"), dict):
+        for name in given:
+            yield ("network", name), "is of another network than the one that network.create makes: leave one out"
+        if value_at(data, "network", "bastion") is not None:
+            yield ("network", "bastion"), "is outside of the network that is made: leave it out, one is made in it"
+        if value_at(data, "network", "connect") == "instance-connect":
+            yield ("network", "connect"), "needs an endpoint that exists: name network.subnet_id instead of create"
+    if "security_group_ids" in given and value_at(data, "network", "egress") is not None:
+        yield ("network", "egress"), "is for the build's own security group: those given are yours (A03)"
+
+
+def reach_the_instance(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """See that there is a way in, and that the security group admits who comes that way (A02)."""
+    connect = value_at(data, "network", "connect", default="direct")
+    made = isinstance(value_at(data, "network", "create"), dict)
+    bastion = value_at(data, "network", "bastion")
+    if connect == "bastion" and bastion is None and not made:
+        yield ("network", "bastion"), "is required with `connect: bastion`, unless network.create makes one"
+    if connect != "bastion" and bastion is not None:
+        yield ("network", "bastion"), "is of no use without `connect: bastion`"
+    private = value_at(data, "network", "address") == "private"
+    if made and connect == "direct" and private:
+        yield ("network", "connect"), "nobody could reach a private address of a new network: bastion, session-manager"
+    if made and connect == "bastion" and not private:
+        yield ("network", "address"), "must be private where a bastion is made: its instance is behind it"
+    if connect == "session-manager" and value_at(data, "instance", "profile") is None:
+        yield ("instance", "profile"), "is required by Session Manager: a role with AmazonSSMManagedInstanceCore"
+    if connect != "direct" and value_at(data, "network", "scan_ports") is True:
+        yield ("network", "scan_ports"), "needs `connect: direct`: ports cannot be tried through anything else"
+    from_elsewhere = connect == "instance-connect" or (connect == "bastion" and not made)
+    caller = value_at(data, "network", "ssh_from", default="caller") == "caller"
+    if from_elsewhere and caller and not items_at(data, "network", "security_group_ids"):
+        yield ("network", "ssh_from"), f"is the caller, but ssh comes from the {connect}: name the network it is in"
+    if connect != "direct" and value_at(data, "cloud") == "local":
+        yield ("network", "connect"), "the local cloud's guests are reached directly only"
+
+
+def let_updates_through(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse a way out that is closed for what the build itself fetches (A03)."""
+    egress = value_at(data, "network", "egress")
+    if not isinstance(egress, list):
+        return
+    ports = {value_at(item, "port") for item in egress if value_at(item, "protocol", default="tcp") == "tcp"}
+    updates = value_at(data, "harden", "updates", "at_build", default="all")
+    off = isinstance(value_at(data, "harden"), dict) and value_at(data, "harden", "updates", default={}) is None
+    if not off and updates != "none" and not ports & {80, 443}:
+        yield ("network", "egress"), "lets no updates through: 80 and 443, or `harden.updates.at_build: none`"
+    for number, repository in enumerate(items_at(data, "harden", "repositories")):
+        url = value_at(repository, "url")
+        found = re.match(r"(https?)://[^/:]+(?::([0-9]+))?", url) if isinstance(url, str) else None
+        port = int(found[2] or {"http": 80, "https": 443}[found[1]]) if found else None
+        if port and port not in ports:
+            yield ("network", "egress"), f"does not let the build reach port {port} of harden.repositories[{number}]"
+
+
 def let_services_reach_metadata(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
     """Refuse users who may reach the metadata service where nobody may (H21)."""
     nobody = value_at(data, "harden", "metadata", "reachable") == "while-booting"
@@ -342,9 +400,12 @@ def agree_on_architecture(data: object, folder: Path) -> Iterator[tuple[Place, s
     if value_at(data, "base_image", "filter") is not None and base != wanted:
         yield ("base_image", "filter", "architecture"), f"is {base}, but image.architecture is {wanted}"
     instance = value_at(data, "instance", "type", default="t3.small")
-    offered = architecture_of(instance) if isinstance(instance, str) else wanted
-    if wanted in ("x86_64", "arm64") and offered != wanted:
-        yield ("instance", "type"), f"{instance} is {offered}, but image.architecture is {wanted}"
+    places: list[tuple[Place, object]] = [(("instance", "type"), instance)]
+    places += [(("instance", "types", n), one) for n, one in enumerate(items_at(data, "instance", "types"))]
+    for place, instance in places:
+        offered = architecture_of(instance) if isinstance(instance, str) else wanted
+        if wanted in ("x86_64", "arm64") and offered != wanted:
+            yield place, f"{instance} is {offered}, but image.architecture is {wanted}"
     if value_at(data, "cloud") == "local" and wanted == "arm64":
         yield ("image", "architecture"), "the local cloud runs x86_64 guests only"
     if wanted == "arm64" and value_at(data, "image", "boot_mode") == "legacy-bios":
@@ -405,6 +466,9 @@ RULES: tuple[Rule, ...] = (
     scan_what_is_known,
     tell_repositories_apart,
     keep_the_build_inside,
+    make_one_network,
+    reach_the_instance,
+    let_updates_through,
     let_services_reach_metadata,
     guard_what_can_be_guarded,
     refresh_keys_that_can_be,

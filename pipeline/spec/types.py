@@ -1,5 +1,6 @@
 """The single values of a spec: what each must look like, in a pattern for editors and in words for people."""
 
+import base64
 import ipaddress
 import re
 import string
@@ -97,6 +98,24 @@ def _check_network(text: str) -> str:
             f"{text!r} is too wide: /{WIDEST_NETWORK[network.version]} is the widest that is opened for ssh (A02)"
         )
     return _check_any_network(text)
+
+
+def _check_small_network(text: str) -> str:
+    network = _parse_network(_check_any_network(text))
+    if network.version != 4 or not network.is_private or not 16 <= network.prefixlen <= 27:
+        raise ValueError(f"{text!r} is no network of a VPC: private, IPv4, /16 to /27, for example 172.30.0.0/24")
+    return text
+
+
+def _check_host_key(text: str) -> str:
+    try:
+        name, encoded = text.split()[:2]
+        named = base64.b64decode(encoded, validate=True)[4 : 4 + len(name)].decode()
+    except ValueError:
+        named = ""
+    if not named or named != name or not re.fullmatch(r"ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa", name):
+        raise ValueError(f"{shorten(text)} is not a host key: `ssh-keyscan HOST` shows it, without the name before it")
+    return f"{name} {encoded}"
 
 
 def _check_certificate(text: str) -> str:
@@ -220,6 +239,10 @@ LoginName = Annotated[UserName, AfterValidator(_check_login_name)]
 Cidr = Annotated[str, AfterValidator(_check_network)]
 AnyCidr = Annotated[str, AfterValidator(_check_any_network)]
 """A network of any size: for ports that are meant for many."""
+SmallCidr = Annotated[str, AfterValidator(_check_small_network)]
+HostKey = Annotated[str, AfterValidator(_check_host_key)]
+HostName = Annotated[str, Form(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?", "the name or the address of a host")]
+ProfileName = Annotated[str, Form(r"[A-Za-z0-9+=,.@_-]{1,128}", "the name of an instance profile")]
 PublicKey = Annotated[str, AfterValidator(check_public_key)]
 AbsolutePath = Annotated[str, AfterValidator(_check_absolute)]
 OneLine = Annotated[str, AfterValidator(_check_one_line)]

@@ -25,8 +25,8 @@ from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.booted_state import write_state
 from pipeline.stages.consumer import as_consumer
 from pipeline.stages.context import Context
+from pipeline.stages.gate import open_gate
 from pipeline.stages.guests import (
-    Door,
     Guest,
     boot_again,
     boot_guest,
@@ -36,6 +36,7 @@ from pipeline.stages.guests import (
     save_console,
 )
 from pipeline.stages.launch import Launched, facts_of_build, marked_user_data
+from pipeline.stages.network import Door
 from pipeline.stages.openings import prove_openings
 from pipeline.stages.sbom import write_sbom
 from pipeline.verify.fresh_boot import prove_fresh_boot, read_what_stays
@@ -104,13 +105,16 @@ def launch_image(context: Context, image: Image, door: Door, launch_key: KeyPair
     launch = Launch(
         image_id=image.image_id,
         type=context.spec.instance.type,
+        other_types=context.spec.instance.types,
         key_name=context.name("consumer-key"),
         security_group_ids=door.security_group_ids,
         subnet_ids=door.subnet_ids,
         public_address=context.spec.network.address == "public",
         user_data=marked_user_data(context.build_id),
+        profile=context.spec.instance.profile if context.spec.network.connect == "session-manager" else None,
     )
-    return boot_guest(context, "consumer", launch, prover_key, prover)
+    door = open_gate(context, door, image.image_id, prover_key, launch.key_name, prover)
+    return boot_guest(context, "consumer", launch, prover_key, prover, door)
 
 
 def reach(context: Context, after: str, boot: Callable[[], T]) -> T:

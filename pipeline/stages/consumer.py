@@ -15,7 +15,7 @@ from pipeline.errors import AssayError
 from pipeline.journal import Journal
 from pipeline.report.evidence import Layer, Leak, Result, Status
 from pipeline.stages.context import Context
-from pipeline.stages.guests import Door, open_door
+from pipeline.stages.network import Door, open_door
 
 JOURNAL = "journal-consumer.jsonl"
 

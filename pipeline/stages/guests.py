@@ -7,7 +7,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.aws import instances, keys, network
+from pipeline.aws import instances, keys, spot_requests
 from pipeline.aws.instances import Instance, Launch
 from pipeline.aws.wait import wait_until
 from pipeline.errors import (
@@ -19,10 +19,12 @@ from pipeline.errors import (
     SpecInvalid,
 )
 from pipeline.guest.keys import KeyPair, load_key_file, make_key_pair, read_host_keys
+from pipeline.guest.proxy_command import ProxyCommandConnector, proxy_command
 from pipeline.guest.root_shell import RootShell
-from pipeline.guest.shell import Connector, DirectConnector, Shell, agent_holds, connect
+from pipeline.guest.shell import BastionConnector, Connector, DirectConnector, Shell, agent_holds, connect
 from pipeline.report.text import make_visible
 from pipeline.stages.context import Context
+from pipeline.stages.network import Door
 
 BOOT_SECONDS = 600.0
 CLOUD_INIT_SECONDS = 600.0
@@ -32,15 +34,9 @@ ANSWER_SECONDS = 15.0
 """A guest that goes down while it is asked never answers, and nothing closes its connection."""
 ROOT_SHELLS = 2
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
+GATE = "gate"
+"""The role of the bastion and NAT instance of the build's own: it is always reached by its public address."""
 CLOUD_INIT_RESULT = "cloud-init status --wait >/dev/null 2>&1; cat /run/cloud-init/result.json"
-
-
-@dataclass(frozen=True)
-class Door:
-    """The way into guests of this build: a security group, and subnets to try."""
-
-    security_group_ids: tuple[str, ...]
-    subnet_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -54,28 +50,8 @@ class Guest:
     user_data: str
     user: str
     """Who is logged in."""
+    door: Door
     shell: Shell
-
-
-def open_door(context: Context) -> Door:
-    """Make the security group that lets ssh in from the caller alone, unless the spec names groups (A02)."""
-    wanted = context.spec.network
-    subnets = network.find_subnets(context.session, wanted.subnet_id)
-    subnet_ids = tuple(subnet.subnet_id for subnet in subnets)
-    if wanted.security_group_ids:
-        return Door(wanted.security_group_ids, subnet_ids)
-    cidrs = (network.caller_address(context.session),) if wanted.ssh_from == "caller" else wanted.ssh_from
-    name = context.name("ssh")
-    group_id = context.journal.create(
-        "security-group",
-        name,
-        context.region,
-        make=lambda: network.create_security_group(
-            context.session, context.tags, name, vpc_id=subnets[0].vpc_id, port=context.spec.ssh.port, cidrs=cidrs
-        ),
-        undo=lambda identity: network.delete_security_group(context.session, identity),
-    )
-    return Door((group_id,), subnet_ids)
 
 
 def make_key(context: Context, role: str, key_file: str | None = None) -> KeyPair:
@@ -114,6 +90,7 @@ def boot_guest(
     launch: Launch,
     key_pair: KeyPair,
     user: str,
+    door: Door,
     once_running: Callable[[Instance], None] = lambda instance: None,
 ) -> Guest:
     """Launch an instance, log in as `user` under the host key that its console printed, and wait for cloud-init.
@@ -122,27 +99,35 @@ def boot_guest(
     Raises CapacityMissing, GuestUnreachable, HostKeyMismatch, GuestFailed. The console's log is saved in any case.
     """
     name = context.name(role)
+
+    def end(identity: str) -> None:
+        if launch.spot:
+            spot_requests.cancel_spot_requests(context.session, name)
+        instances.terminate_instance(context.session, identity)
+
     with context.recorder.stage("boot"):
         instance_id = context.journal.create(
             "instance",
             name,
             context.region,
             make=lambda: instances.launch_instance(context.session, context.tags, name, launch),
-            undo=lambda identity: instances.terminate_instance(context.session, identity),
+            undo=end,
         )
         try:
             instance = instances.wait_running(context.session, instance_id, progress=context.recorder.progress)
             once_running(instance)
-            return reach_guest(context, instance, launch, key_pair, user)
+            return reach_guest(context, role, instance, launch, key_pair, user, door)
         finally:
             save_console(context, role, instance_id)
 
 
-def reach_guest(context: Context, instance: Instance, launch: Launch, key_pair: KeyPair, user: str) -> Guest:
+def reach_guest(
+    context: Context, role: str, instance: Instance, launch: Launch, key_pair: KeyPair, user: str, door: Door
+) -> Guest:
     """Return the guest once it lets us in and has finished booting."""
     context.recorder.progress("waiting for its host key on the console")
     host_keys = wait_for_host_keys(context, instance)
-    connector = DirectConnector(address_of(context, instance), context.session.port_outside(context.spec.ssh.port))
+    connector = connector_to(context, role, instance, door)
     context.recorder.progress(f"waiting for ssh on {connector.address}")
     shell = connect(
         connector,
@@ -159,7 +144,7 @@ def reach_guest(context: Context, instance: Instance, launch: Launch, key_pair: 
     except BaseException:
         shell.close()
         raise
-    return Guest(instance, key_pair, connector, host_keys, launch.user_data, user, shell)
+    return Guest(instance, key_pair, connector, host_keys, launch.user_data, user, door, shell)
 
 
 def boot_again(context: Context, guest: Guest, how: Literal["reboot", "stop-start"], role: str = "consumer") -> Guest:
@@ -186,7 +171,7 @@ def restart(context: Context, guest: Guest, how: Literal["reboot", "stop-start"]
         return guest
     instances.stop_instance(context.session, instance_id, progress=progress)
     instance = instances.start_instance(context.session, instance_id, progress=progress)
-    connector = DirectConnector(address_of(context, instance), context.spec.ssh.port)
+    connector = connector_to(context, "consumer", instance, guest.door)
     return replace(guest, instance=instance, connector=connector)
 
 
@@ -242,15 +227,28 @@ def open_root_shells(shell: Shell) -> tuple[RootShell, ...]:
     return tuple(shell.open_root_shell() for _ in range(ROOT_SHELLS))
 
 
-def address_of(context: Context, instance: Instance) -> str:
-    """Return the address by which the spec wants the instance to be reached. Raises GuestUnreachable without one."""
-    public = context.spec.network.address == "public"
-    address = instance.public_address if public else instance.private_address
+def connector_to(context: Context, role: str, instance: Instance, door: Door) -> Connector:
+    """Return the way to an instance that the spec chooses. Raises GuestUnreachable where it has no address for it."""
+    port, region, wanted = context.spec.ssh.port, context.region, context.spec.network
+    if role == GATE:
+        return DirectConnector(address_of(instance, "public", region), context.session.port_outside(port))
+    match wanted.connect:
+        case "bastion":
+            assert door.bastion
+            return BastionConnector(door.bastion, address_of(instance, "private", region), port)
+        case "session-manager" | "instance-connect":
+            return ProxyCommandConnector(proxy_command(wanted.connect, instance.instance_id, port, region), port)
+    return DirectConnector(address_of(instance, wanted.address, region), context.session.port_outside(port))
+
+
+def address_of(instance: Instance, kind: Literal["public", "private"], region: str) -> str:
+    """Return the address by which an instance is reached. Raises GuestUnreachable without one."""
+    address = instance.public_address if kind == "public" else instance.private_address
     if not address:
         raise GuestUnreachable(
-            f"the instance has no {context.spec.network.address} address",
+            f"the instance has no {kind} address",
             resource=instance.instance_id,
-            region=context.region,
+            region=region,
             hint="choose another subnet, or set network.address in the spec",
         )
     return address

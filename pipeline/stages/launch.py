@@ -19,8 +19,10 @@ from pipeline.residue.secrets import AwsSession, build_secrets
 from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.context import Context
-from pipeline.stages.guests import Door, Guest, boot_guest, make_key, open_door
+from pipeline.stages.gate import open_gate
+from pipeline.stages.guests import Guest, boot_guest, make_key
 from pipeline.stages.launch_proof import prove_host_key, prove_own_key, prove_what_it_was_given
+from pipeline.stages.network import Door, open_door, prove_network
 
 IDENTITY = "cat /etc/machine-id /proc/sys/kernel/random/boot_id"
 
@@ -49,6 +51,7 @@ def launch(context: Context) -> Launched:
     ask_ahead(context, base)
     door = open_door(context)
     key_pair = make_key(context, "key", context.spec.ssh.key_file)
+    door = open_gate(context, door, base.image_id, key_pair, context.name("key"), context.spec.ssh.user)
     taken: list[str] = []
     guest = boot_guest(
         context,
@@ -56,17 +59,23 @@ def launch(context: Context) -> Launched:
         Launch(
             image_id=base.image_id,
             type=context.spec.instance.type,
+            other_types=context.spec.instance.types,
             key_name=context.name("key"),
             security_group_ids=door.security_group_ids,
             subnet_ids=door.subnet_ids,
             public_address=context.spec.network.address == "public",
             user_data=marked_user_data(context.build_id),
             root_volume=root_volume(context.spec, base),
+            profile=context.spec.instance.profile,
+            protected=context.spec.instance.termination_protection,
+            spot=context.spec.instance.spot,
         ),
         key_pair,
         context.spec.ssh.user,
+        door,
         once_running=lambda instance: taken.append(snapshot_fresh_volume(context, instance)),
     )
+    prove_network(context, door, guest.instance)
     record_launch(context, guest)
     machine_id, boot_id = read_identity(guest.shell)
     return Launched(guest, base, door, taken[0], gather_facts(guest.shell), machine_id, boot_id)

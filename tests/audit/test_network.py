@@ -8,7 +8,7 @@ from pipeline.audit import network
 from pipeline.audit.findings import Verdict, judge
 from pipeline.audit.network import Kind
 from pipeline.aws.inventory import Possession
-from pipeline.aws.network import SecurityGroup
+from pipeline.aws.security_groups import SecurityGroup
 from pipeline.aws.security_rules import EVERY_PORT, Address, Interface, Route, Rule
 from pipeline.errors import CloudFailed
 
@@ -48,7 +48,7 @@ def rule(network="203.0.113.7/32", ports=(22, 22), protocol="tcp", egress=False,
     ],
 )
 def test_rules_are_of_the_kinds_that_can_be_revoked(one, kinds):
-    facts = {"rules": (one,), "groups": (SecurityGroup("sg-1", "web", "vpc-1", (), {}),)}
+    facts = {"rules": (one,), "groups": (SecurityGroup("sg-1", "web", "vpc-1", (), (), {}),)}
     sorted_rules = network.sort_rules(facts, WEB)
     assert [kind for kind in Kind if sorted_rules[kind]] == kinds
 
@@ -70,9 +70,9 @@ OURS = {
     ("changes", "expected"),
     [
         ({}, []),
-        ({"groups": (SecurityGroup("sg-2", "old", "vpc-1", ("22 from 10.0.0.1/32",), {}),)}, ["A02"]),
-        ({"groups": (SecurityGroup("sg-2", "old", "vpc-1", (), {}),)}, []),
-        ({"groups": (SecurityGroup("sg-2", "default", "vpc-1", ("22 from 10.0.0.1/32",), {}),)}, []),
+        ({"groups": (SecurityGroup("sg-2", "old", "vpc-1", ("tcp 22 from 10.0.0.1/32",), (), {}),)}, ["A02"]),
+        ({"groups": (SecurityGroup("sg-2", "old", "vpc-1", (), (), {}),)}, []),
+        ({"groups": (SecurityGroup("sg-2", "default", "vpc-1", ("tcp 22 from 10.0.0.1/32",), (), {}),)}, []),
         (
             {
                 "rules": (rule("0.0.0.0/0", EVERY_PORT, "-1", egress=True),),

@@ -5,8 +5,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.aws import base_images, images, instances, inventory, keys, launch_permissions, network, snapshots
+from pipeline.aws import (
+    base_images,
+    images,
+    instances,
+    inventory,
+    keys,
+    launch_permissions,
+    network,
+    security_groups,
+    snapshots,
+)
 from pipeline.aws.blocks import BLOCK_SIZE, SnapshotBlocks, write_snapshot
+from pipeline.aws.security_groups import Permission
 from pipeline.aws.session import Session, open_session
 from pipeline.aws.tags import Tags, new_build_id, resource_name
 from pipeline.errors import BaseImageRefused, CapacityMissing, CredentialsRefused
@@ -33,9 +44,12 @@ class Maker:
 
     def group(self) -> str:
         (subnet, *_) = network.find_subnets(self.session)
-        return network.create_security_group(
-            self.session, self.tags, self.name("ssh"), vpc_id=subnet.vpc_id, port=22, cidrs=["127.0.0.1"]
+        group_id = security_groups.create_security_group(
+            self.session, self.tags, self.name("ssh"), vpc_id=subnet.vpc_id, description="ssh"
         )
+        security_groups.let_in(self.session, group_id, [Permission(22, ("127.0.0.1/32",))])
+        security_groups.let_out(self.session, group_id, [Permission(443, ("0.0.0.0/0", "::/0"))])
+        return group_id
 
     def instance(self) -> str:
         subnet_ids = tuple(subnet.subnet_id for subnet in network.find_subnets(self.session))
@@ -85,7 +99,9 @@ def lost(action):
     [
         ("ImportKeyPair", "key-pair"),
         ("CreateSecurityGroup", "security-group"),
+        ("RevokeSecurityGroupEgress", "security-group"),
         ("AuthorizeSecurityGroupIngress", "security-group"),
+        ("AuthorizeSecurityGroupEgress", "security-group"),
         ("RunInstances", "instance"),
     ],
 )
@@ -123,7 +139,9 @@ def test_an_instance_is_as_it_was_asked_for(fake_cloud, maker):
     assert (instance.http_tokens, instance.hop_limit) == ("required", 1)
     assert instance.security_group_ids == (group_id,)
     assert instance.public_address and instance.private_address and instance.root_volume_id
-    assert network.describe_security_group(maker.session, group_id).openings == ("22 from 127.0.0.1/32",)
+    (group,) = security_groups.describe_security_groups(maker.session, group_id)
+    assert group.openings == ("tcp 22 from 127.0.0.1/32",)
+    assert group.outlets == ("tcp 443 to 0.0.0.0/0", "tcp 443 to ::/0"), "and not everything"
     assert instances.stop_instance(maker.session, instance.instance_id).state == "stopped"
 
 
@@ -173,7 +191,7 @@ def test_a_dry_run_makes_nothing(fake_cloud, maker):
     image_id = base_image(session).image_id
     instances.may_launch(session, maker.tags, maker.name("build"), image_id, "t3.small", subnet.subnet_id)
     keys.may_import_key_pair(session, maker.tags, maker.name("key"), PUBLIC_KEY)
-    network.may_create_security_group(session, maker.tags, maker.name("ssh"), subnet.vpc_id)
+    security_groups.may_create_security_group(session, maker.tags, maker.name("ssh"), subnet.vpc_id)
     assert not [one for one in inventory.list_possessions(session) if one.build_id == maker.tags.build_id]
 
 

@@ -1,10 +1,23 @@
 """What is asked of the cloud, held against botocore's model of it."""
 
+from dataclasses import replace
+
 import pytest
 from botocore.stub import ANY
 
-from pipeline.aws import base_images, images, instances, keys, launch_permissions, network, snapshots
+from pipeline.aws import (
+    base_images,
+    images,
+    instances,
+    keys,
+    launch_permissions,
+    network,
+    security_groups,
+    snapshots,
+    spot_requests,
+)
 from pipeline.aws.launch_permissions import LaunchPermissions
+from pipeline.aws.security_groups import Permission
 from pipeline.aws.tags import resource_name
 from pipeline.errors import BaseImageRefused, CapacityMissing, CloudFailed, SpecInvalid
 from pipeline.spec import BaseImage, ImageFilter
@@ -78,7 +91,7 @@ def launch_parameters(subnet_id, token=ANY):
 
 
 def test_a_launch_requires_imds_v2_and_tags_everything(session, stub, tags):
-    token = instances.client_token(NAME, "subnet-a")
+    token = instances.client_token(NAME, "subnet-a", "t3.small")
     answer = {"Instances": [{"InstanceId": "i-1"}]}
     stub("ec2", once=True).add_response("run_instances", answer, launch_parameters("subnet-a", token))
     assert instances.launch_instance(session, tags, NAME, LAUNCH) == "i-1"
@@ -90,6 +103,71 @@ def test_a_launch_goes_on_to_the_next_zone_with_capacity(session, stub, tags):
     ec2.add_client_error("run_instances", "InsufficientInstanceCapacity", expected_params=launch_parameters("subnet-a"))
     ec2.add_response("run_instances", {"Instances": [{"InstanceId": "i-2"}]}, launch_parameters("subnet-b"))
     assert instances.launch_instance(session, tags, NAME, LAUNCH) == "i-2"
+
+
+def test_a_launch_goes_on_to_the_next_type_when_no_zone_has_capacity(session, stub, tags):
+    ec2 = stub("ec2", once=True)
+    for subnet_id in LAUNCH.subnet_ids:
+        ec2.add_client_error(
+            "run_instances", "InsufficientInstanceCapacity", expected_params=launch_parameters(subnet_id)
+        )
+    other = launch_parameters("subnet-a") | {"InstanceType": "t3a.small"}
+    ec2.add_response("run_instances", {"Instances": [{"InstanceId": "i-3"}]}, other)
+    launch = replace(LAUNCH, other_types=("t3a.small",))
+    assert instances.launch_instance(session, tags, NAME, launch) == "i-3"
+
+
+def test_a_launch_asks_for_spare_capacity_a_profile_and_protection(session, stub, tags):
+    asked = launch_parameters("subnet-a") | {
+        "IamInstanceProfile": {"Name": "build"},
+        "DisableApiTermination": True,
+        "InstanceMarketOptions": {
+            "MarketType": "spot",
+            "SpotOptions": {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
+        },
+        "TagSpecifications": [
+            {"ResourceType": kind, "Tags": TAGS}
+            for kind in ("instance", "volume", "network-interface", "spot-instances-request")
+        ],
+    }
+    stub("ec2", once=True).add_response("run_instances", {"Instances": [{"InstanceId": "i-4"}]}, asked)
+    launch = replace(LAUNCH, profile="build", protected=True, spot=True)
+    assert instances.launch_instance(session, tags, NAME, launch) == "i-4"
+
+
+def test_a_spot_request_is_cancelled_by_its_name(session, stub):
+    ec2 = stub("ec2")
+    found = {"SpotInstanceRequests": [{"SpotInstanceRequestId": "sir-1"}, {"SpotInstanceRequestId": "sir-2"}]}
+    named = [
+        {"Name": "tag:assay:name", "Values": [NAME]},
+        {"Name": "state", "Values": ["open", "active", "disabled"]},
+    ]
+    ec2.add_response("describe_spot_instance_requests", found, {"Filters": named})
+    ec2.add_response("cancel_spot_instance_requests", {}, {"SpotInstanceRequestIds": ["sir-1"]})
+    ec2.add_client_error("cancel_spot_instance_requests", "InvalidSpotInstanceRequestID.NotFound")
+    spot_requests.cancel_spot_requests(session, NAME)
+
+
+def test_a_protected_instance_is_let_go_before_it_is_terminated(session, stub):
+    ec2 = stub("ec2")
+    ec2.add_client_error("terminate_instances", "OperationNotPermitted")
+    assert "OperationNotPermitted" in instances.try_to_terminate(session, "i-1")
+    ec2.add_client_error("terminate_instances", "OperationNotPermitted")
+    ec2.add_response("modify_instance_attribute", {}, {"InstanceId": "i-1", "DisableApiTermination": {"Value": False}})
+    ec2.add_response("terminate_instances", {}, {"InstanceIds": ["i-1"]})
+    instances.start_to_terminate(session, "i-1")
+    ec2.add_response("terminate_instances", {})
+    assert instances.try_to_terminate(session, "i-2") == "", "an instance that is not protected ends"
+
+
+def test_what_bears_no_tag_is_named(session, stub):
+    filters = [
+        {"Name": "resource-id", "Values": ["i-1", "vol-1"]},
+        {"Name": "key", "Values": ["assay:build-id"]},
+    ]
+    found = {"Tags": [{"ResourceId": "i-1", "Key": "assay:build-id", "Value": "b"}]}
+    stub("ec2").add_response("describe_tags", found, {"Filters": filters})
+    assert instances.untagged(session, ("i-1", "vol-1"), "b") == ("vol-1",)
 
 
 def test_no_capacity_anywhere_is_an_error_of_its_own(session, stub, tags):
@@ -164,38 +242,49 @@ def test_only_the_public_half_of_a_key_is_sent(session, stub, tags):
     assert keys.import_key_pair(session, tags, NAME, "ssh-ed25519 AAAA") == NAME
 
 
-def test_a_security_group_is_open_on_one_port_for_the_named_networks(session, stub, tags):
+def test_a_new_security_group_lets_nothing_out(session, stub, tags):
     ec2 = stub("ec2")
     ec2.add_response("create_security_group", {"GroupId": "sg-1"})
     ec2.add_response(
-        "authorize_security_group_ingress",
+        "revoke_security_group_egress",
         {},
-        {
-            "GroupId": "sg-1",
-            "IpPermissions": [
-                {
-                    "IpProtocol": "tcp",
-                    "FromPort": 2222,
-                    "ToPort": 2222,
-                    "IpRanges": [{"CidrIp": "203.0.113.7/32", "Description": ANY}],
-                    "Ipv6Ranges": [{"CidrIpv6": "2001:db8::/64", "Description": ANY}],
-                }
-            ],
-        },
+        {"GroupId": "sg-1", "IpPermissions": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]},
     )
-    made = network.create_security_group(
-        session, tags, NAME, vpc_id="vpc-1", port=2222, cidrs=["203.0.113.7", "2001:db8::5/64"]
-    )
+    ec2.add_client_error("revoke_security_group_egress", "InvalidPermission.NotFound")
+    made = security_groups.create_security_group(session, tags, NAME, vpc_id="vpc-1", description="x")
     assert made == "sg-1"
 
 
-def test_a_group_whose_answer_was_lost_is_found_and_opened(session, stub, tags):
+def rule(protocol="tcp", port=2222, **peers):
+    return {"IpProtocol": protocol, "FromPort": port, "ToPort": port, "IpRanges": [], "Ipv6Ranges": []} | peers
+
+
+def test_a_security_group_is_open_for_what_is_named(session, stub):
+    ec2 = stub("ec2")
+    networks = rule(
+        IpRanges=[{"CidrIp": "203.0.113.7/32", "Description": ANY}],
+        Ipv6Ranges=[{"CidrIpv6": "2001:db8::/64", "Description": ANY}],
+    )
+    pair = rule(port=22, UserIdGroupPairs=[{"GroupId": "sg-2", "Description": ANY}])
+    ec2.add_response("authorize_security_group_ingress", {}, {"GroupId": "sg-1", "IpPermissions": [networks, pair]})
+    ec2.add_client_error("authorize_security_group_egress", "InvalidPermission.Duplicate")
+    permissions = [Permission(2222, ("203.0.113.7/32", "2001:db8::/64")), Permission(22, group_id="sg-2")]
+    security_groups.let_in(session, "sg-1", permissions)
+    security_groups.let_out(session, "sg-1", [Permission(53, ("10.0.0.0/8",), protocol="udp")])
+    assert security_groups.in_words(permissions, "from") == (
+        "tcp 22 from sg-2",
+        "tcp 2222 from 2001:db8::/64",
+        "tcp 2222 from 203.0.113.7/32",
+    )
+
+
+def test_a_group_whose_answer_was_lost_is_found(session, stub, tags):
     ec2 = stub("ec2")
     ec2.add_client_error("create_security_group", "InvalidGroup.Duplicate")
     ec2.add_response("describe_security_groups", {"SecurityGroups": [{"GroupId": "sg-7"}]})
-    ec2.add_client_error("authorize_security_group_ingress", "InvalidPermission.Duplicate")
-    made = network.create_security_group(session, tags, NAME, vpc_id="vpc-1", port=22, cidrs=["203.0.113.7"])
-    assert made == "sg-7"
+    for _ in security_groups.EVERYTHING:
+        ec2.add_client_error("revoke_security_group_egress", "InvalidPermission.NotFound")
+    assert security_groups.create_security_group(session, tags, NAME, vpc_id="vpc-1", description="x") == "sg-7"
 
 
 def test_ssh_open_to_the_world_is_refused_with_every_problem_at_once():
@@ -207,12 +296,23 @@ def test_ssh_open_to_the_world_is_refused_with_every_problem_at_once():
         network.check_cidrs([])
 
 
-def test_a_group_in_use_is_waited_for(session, stub, fake_clock):
+def test_a_group_in_use_is_waited_for_and_no_longer_named_by_its_pair(session, stub, fake_clock):
     ec2 = stub("ec2")
+    tags = [{"Key": "assay:owner", "Value": "me"}, {"Key": "assay:build-id", "Value": "20250131-235959-1a2b3c"}]
+    tags.append({"Key": "assay:name", "Value": "assay-20250131-235959-1a2b3c-public"})
+    pair = {"UserIdGroupPairs": [{"GroupId": "sg-1"}], "IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
+    naming = [
+        {"GroupId": "sg-2", "Tags": tags, "IpPermissions": [pair]},
+        {"GroupId": "sg-3", "Tags": [], "IpPermissions": [pair]},
+    ]
     ec2.add_client_error("delete_security_group", "DependencyViolation")
+    ec2.add_response("describe_security_groups", {"SecurityGroups": naming})
+    revoked = rule(port=22, UserIdGroupPairs=[{"GroupId": "sg-1", "Description": ANY}])
+    ec2.add_response("revoke_security_group_ingress", {}, {"GroupId": "sg-2", "IpPermissions": [revoked]})
     ec2.add_client_error("delete_security_group", "DependencyViolation")
+    ec2.add_response("describe_security_groups", {"SecurityGroups": []})
     ec2.add_response("delete_security_group", {}, {"GroupId": "sg-1"})
-    network.delete_security_group(session, "sg-1", clock=fake_clock.as_clock())
+    security_groups.delete_security_group(session, "sg-1", clock=fake_clock.as_clock())
     assert fake_clock.rests
 
 

@@ -274,6 +274,117 @@ def ec2(action: str, users: str, ask: Callable[[World], Any], note: str = "") ->
     return Row("ec2", action, users, ask, note)
 
 
+def replace_acl(w: World) -> None:
+    filters = [{"Name": "association.subnet-id", "Values": [w["subnet"]]}]
+    (found,) = w.ec2.describe_network_acls(Filters=filters)["NetworkAcls"]
+    (tie,) = (one for one in found["Associations"] if one["SubnetId"] == w["subnet"])
+    w.ec2.replace_network_acl_association(AssociationId=tie["NetworkAclAssociationId"], NetworkAclId=w["acl"])
+
+
+def describe_nat(w: World) -> None:
+    by_tag = [{"Name": "tag:Name", "Values": ["contract"]}]
+    assert [one["NatGatewayId"] for one in w.ec2.describe_nat_gateways(Filters=by_tag)["NatGateways"]] == [w["nat"]]
+    assert not w.ec2.describe_nat_gateways(Filters=[{"Name": "tag:Name", "Values": ["other"]}])["NatGateways"]
+    assert refused("InvalidIPAddress.InUse", lambda: w.ec2.release_address(AllocationId=w["address"]))
+    assert refused("DependencyViolation", lambda: w.ec2.delete_subnet(SubnetId=w["subnet"]))
+
+
+NETWORK_ROWS = [
+    ec2(
+        "CreateVpc",
+        "P",
+        lambda w: w.keep(
+            "vpc", w.ec2.create_vpc(CidrBlock="192.168.7.0/24", TagSpecifications=tags("vpc"))["Vpc"]["VpcId"]
+        ),
+    ),
+    ec2(
+        "CreateInternetGateway",
+        "P",
+        lambda w: w.keep("gateway", w.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]),
+    ),
+    ec2(
+        "AttachInternetGateway",
+        "P",
+        lambda w: w.ec2.attach_internet_gateway(InternetGatewayId=w["gateway"], VpcId=w["vpc"]),
+    ),
+    ec2(
+        "CreateRouteTable",
+        "P",
+        lambda w: w.keep("table", w.ec2.create_route_table(VpcId=w["vpc"])["RouteTable"]["RouteTableId"]),
+    ),
+    ec2(
+        "CreateRoute",
+        "P",
+        lambda w: w.ec2.create_route(RouteTableId=w["table"], DestinationCidrBlock="0.0.0.0/0", GatewayId=w["gateway"]),
+        "kept, and not followed",
+    ),
+    ec2(
+        "CreateNetworkAcl",
+        "P",
+        lambda w: w.keep("acl", w.ec2.create_network_acl(VpcId=w["vpc"])["NetworkAcl"]["NetworkAclId"]),
+    ),
+    ec2(
+        "CreateNetworkAclEntry",
+        "P",
+        lambda w: w.ec2.create_network_acl_entry(
+            NetworkAclId=w["acl"],
+            RuleNumber=100,
+            Protocol="-1",
+            RuleAction="allow",
+            Egress=False,
+            CidrBlock="192.168.7.0/24",
+        ),
+        "kept, and not enforced",
+    ),
+    ec2(
+        "CreateSubnet",
+        "P",
+        lambda w: w.keep(
+            "subnet", w.ec2.create_subnet(VpcId=w["vpc"], CidrBlock="192.168.7.0/25")["Subnet"]["SubnetId"]
+        ),
+    ),
+    ec2(
+        "AssociateRouteTable",
+        "P",
+        lambda w: w.ec2.associate_route_table(RouteTableId=w["table"], SubnetId=w["subnet"])["AssociationId"],
+    ),
+    ec2("ReplaceNetworkAclAssociation", "P", replace_acl),
+    ec2("AllocateAddress", "P", lambda w: w.keep("address", w.ec2.allocate_address(Domain="vpc")["AllocationId"])),
+    ec2(
+        "CreateNatGateway",
+        "P",
+        lambda w: w.keep(
+            "nat",
+            w.ec2.create_nat_gateway(
+                SubnetId=w["subnet"], AllocationId=w["address"], TagSpecifications=tags("natgateway")
+            )["NatGateway"]["NatGatewayId"],
+        ),
+    ),
+    ec2("DescribeNatGateways", "P", describe_nat, "filters on tags too"),
+    ec2("DeleteNatGateway", "P", lambda w: w.ec2.delete_nat_gateway(NatGatewayId=w["nat"]), "frees its address"),
+    ec2(
+        "ReleaseAddress",
+        "P",
+        lambda w: w.ec2.release_address(AllocationId=w["address"]),
+        "refused while it is borne",
+    ),
+    ec2(
+        "DeleteSubnet",
+        "P",
+        lambda w: w.ec2.delete_subnet(SubnetId=w["subnet"]),
+        "refused while something is in it; ends its associations",
+    ),
+    ec2("DeleteNetworkAcl", "P", lambda w: w.ec2.delete_network_acl(NetworkAclId=w["acl"])),
+    ec2("DeleteRouteTable", "P", lambda w: w.ec2.delete_route_table(RouteTableId=w["table"])),
+    ec2(
+        "DetachInternetGateway",
+        "P",
+        lambda w: w.ec2.detach_internet_gateway(InternetGatewayId=w["gateway"], VpcId=w["vpc"]),
+    ),
+    ec2("DeleteInternetGateway", "P", lambda w: w.ec2.delete_internet_gateway(InternetGatewayId=w["gateway"])),
+    ec2("DeleteVpc", "P", lambda w: w.ec2.delete_vpc(VpcId=w["vpc"])),
+]
+
 ROWS = [
     Row("sts", "GetCallerIdentity", "PKA", lambda w: w.sts.get_caller_identity()["Account"] == "123456789012"),
     Row(
@@ -583,6 +694,7 @@ ROWS = [
     ),
     ec2("DeleteSecurityGroup", "PKI", lambda w: w.ec2.delete_security_group(GroupId=w["group"])),
     ec2("DeleteKeyPair", "PKI", lambda w: w.ec2.delete_key_pair(KeyName="contract")),
+    *NETWORK_ROWS,
     missing("ec2", "ListImagesInRecycleBin"),
     missing("ec2", "CreateStoreImageTask", ImageId="ami-0123456789abcdef0", Bucket="b"),
     missing(
@@ -628,8 +740,9 @@ def render() -> str:
         "",
         "Different from EC2: signatures and IAM policies are not checked (the cloud listens on loopback only); the hop",
         "limit is shown and not enforced; volumes attach to stopped instances only and do not grow; guests get at most",
-        "2 processors and 2 GiB whatever the type says; security groups hold for what comes in, egress is on or off",
-        "for all; encryption is recorded and its sharing rules hold, the disks are plain files of the user's.",
+        "2 processors and 2 GiB whatever the type says; security groups hold for what comes in, and let a guest",
+        "out whole or not at all; routes and access lists are kept and not followed; encryption is recorded and its",
+        "sharing rules hold, the disks are plain files of the user's.",
         "",
     ]
     return "\n".join(lines)

@@ -32,7 +32,7 @@ from pipeline.publish import lifecycle
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence, Layer
 from pipeline.residue.rewrite import Rewrite
-from pipeline.spec import Encryption, Release, Retire, Spec, load_spec
+from pipeline.spec import Encryption, Network, Release, Retire, Spec, load_spec
 from pipeline.stages import prove, rewrite
 from tests.fake_cloud import ROOT, FakeCloud, base_image, fake_cloud
 from tests.scripted_build import SPEC, passed, script_the_guest
@@ -41,10 +41,30 @@ __all__ = ["fake_cloud"]
 MAKING = (
     "ImportKeyPair",
     "CreateSecurityGroup",
+    "RevokeSecurityGroupEgress",
     "AuthorizeSecurityGroupIngress",
+    "AuthorizeSecurityGroupEgress",
     "RunInstances",
     "CreateSnapshot",
     "RegisterImage",
+)
+
+MAKING_A_NETWORK = (
+    "CreateVpc",
+    "CreateInternetGateway",
+    "AttachInternetGateway",
+    "CreateRouteTable",
+    "CreateRoute",
+    "CreateNetworkAcl",
+    "CreateNetworkAclEntry",
+    "CreateSubnet",
+    "AssociateRouteTable",
+    "AllocateAddress",
+    "CreateNatGateway",
+)
+NETWORKS = (
+    Network.model_validate({"create": {}, "address": "private", "connect": "bastion"}),
+    Network.model_validate({"create": {"nat": "instance"}, "address": "private", "connect": "bastion"}),
 )
 
 RELEASED = Release(
@@ -54,7 +74,15 @@ RELEASED = Release(
     protect=True,
     copies_on_failure="remove",
 )
-DRY_RUN = ("ImportKeyPair", "CreateSecurityGroup", "RunInstances")
+DRY_RUN = (
+    "ImportKeyPair",
+    "CreateSecurityGroup",
+    "RunInstances",
+    "CreateVpc",
+    "CreateInternetGateway",
+    "AllocateAddress",
+)
+"""The first of each is the preflight's dry run."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +171,7 @@ def record_build(stage: Stage) -> None:
     record_inherited_codes(stage, base)
     with rewriting_nothing():
         assert stage.build(changed(stage.spec, scrub={"free_space": "rewrite"})).exit_status == 0
+    assert stage.build(changed(stage.spec, instance={"termination_protection": True})).exit_status == 0
     stage.session.client("ec2").disable_image_block_public_access()
     assert stage.build(changed(stage.spec, share={"public": True})).exit_status == 0
     record_release(stage, stage.build)
@@ -165,6 +194,15 @@ def record_inherited_codes(stage: Stage, base: images.Image) -> None:
     with stage.failing_proof():
         stage.build(changed(stage.spec, share={"product_codes": ("abc123",)}))
     stage.cloud.ask("PUT", "product-codes", {"id": base.image_id, "codes": []})
+
+
+def record_network(stage: Stage) -> None:
+    """Builds in a network of their own: with each kind of NAT, behind a bastion, with lost answers."""
+    for wanted in NETWORKS:
+        assert stage.build(stage.spec.model_copy(update={"network": wanted})).exit_status == 0
+    lose = [{"kind": "lost-response", "action": action, "after": int(action in DRY_RUN)} for action in MAKING_A_NETWORK]
+    with stage.cloud.faults(*lose):
+        assert stage.build(stage.spec.model_copy(update={"network": NETWORKS[0]})).exit_status == 0
 
 
 def record_share(stage: Stage) -> None:
@@ -218,7 +256,8 @@ def record_scan(stage: Stage) -> None:
 def record_sweep(stage: Stage) -> None:
     """The removal of all that a build left: one that kept everything, and one whose journal is lost."""
     with stage.failing_proof():
-        stage.build(on_error=OnError.KEEP)
+        for wanted in (stage.spec.network, *NETWORKS):
+            stage.build(stage.spec.model_copy(update={"network": wanted}), on_error=OnError.KEEP)
     for journal in stage.folder.glob("*/journal.jsonl"):
         journal.unlink()
     with pytest.MonkeyPatch.context() as patched:
@@ -273,6 +312,7 @@ def record_plan(stage: Stage) -> None:
 RECORDINGS: dict[str, Callable[[Stage], None]] = {
     "plan": record_plan,
     "build": record_build,
+    "network": record_network,
     "share": record_share,
     "retire": record_retire,
     "verify": record_verify,
@@ -299,6 +339,8 @@ ABOUT_REGIONS = {
 """What the preflight asks of a region for one spec or another: recorded with the plan, and sharing asks it too."""
 ONLY_ON_AWS = {"servicequotas:GetServiceQuota", "ec2:DescribeInstanceTypes", "ec2:DescribeInstances"}
 """Quotas are asked of no cloud of this machine."""
+SPOT = {"ec2:CancelSpotInstanceRequests"}
+"""The local cloud has no spot requests to cancel."""
 
 
 def record(cloud: FakeCloud, folder: Path) -> dict[str, list[str]]:
@@ -315,8 +357,10 @@ def record(cloud: FakeCloud, folder: Path) -> dict[str, list[str]]:
         made = {f"{call['service']}:{call['action']}" for call in cloud.ask("GET", "calls", {})["calls"]}
         calls[task] = sorted({name.replace("monitoring:", "cloudwatch:") for name in made} - NOT_OURS)
     calls["plan"] = sorted({*calls["plan"], *ONLY_ON_AWS})
-    calls["build"] = sorted({*calls["build"], *calls["plan"]})
+    calls["build"] = sorted({*calls["build"], *calls["plan"], *SPOT})
+    calls["sweep"] = sorted({*calls["sweep"], *SPOT})
     calls["share"] = sorted({*calls["share"], *ABOUT_REGIONS})
+    calls["network"] = sorted(set(calls["network"]) - set(calls["build"]))
     return calls
 
 
