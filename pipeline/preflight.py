@@ -16,10 +16,12 @@ from pipeline.aws import (
     network,
     offers,
     region_settings,
+    roles,
     security_groups,
     vpcs,
 )
 from pipeline.aws.encryption_keys import EncryptionKey
+from pipeline.aws.identities import Document
 from pipeline.aws.images import Image
 from pipeline.aws.key_policy import missing_rights
 from pipeline.aws.network import Subnet
@@ -97,6 +99,8 @@ def build_readers(session: Session, spec: Spec, base: Image, tags: Tags) -> Read
         "allowed": partial(region_settings.read_allowed_images, session),
         "rights": partial(refused_rights, session, spec, base, tags),
     }
+    if spec.instance.profile:
+        readers["role"] = partial(roles.read_role_policies, session, spec.instance.profile)
     if spec.network.connect in PROGRAMS:
         readers["programs"] = partial(missing_programs, spec.network.connect)
     if not session.loopback:
@@ -119,8 +123,15 @@ def build_checks(spec: Spec, tags: Tags, *, loopback: bool) -> tuple[Check, ...]
         ),
         Check("A11", "the product codes fit", "ec2:DescribeImages", ("base",), codes),
         *(() if loopback else (quota,)),
+        *((minimal_role(spec.instance.profile),) if spec.instance.profile else ()),
         *((way_in(spec),) if spec.network.connect in PROGRAMS else ()),
     )
+
+
+def minimal_role(profile: str) -> Check:
+    """Return the check of what the role of the build instance may do."""
+    asked = "iam:GetInstanceProfile iam:ListAttachedRolePolicies iam:ListRolePolicies"
+    return Check("A21", f"the role of {profile} is minimal", asked, ("role",), too_wide)
 
 
 def way_in(spec: Spec) -> Check:
@@ -256,6 +267,12 @@ def not_offered(zones: frozenset[str], subnets: tuple[Subnet, ...]) -> Iterator[
         yield Bad("", "no zone of the region offers it")
     elif own and not zones & set(own):
         yield Bad("", f"not in {', '.join(own)}: offered in {', '.join(sorted(zones))}")
+
+
+def too_wide(policies: tuple[Document, ...]) -> Iterator[Bad]:
+    """A21: whoever gets onto the build instance has its role."""
+    for right in roles.wide_rights(policies):
+        yield Bad("", f"it allows {right} on every resource: name the actions that the build needs")
 
 
 def not_installed(programs: tuple[str, ...]) -> Iterator[Bad]:

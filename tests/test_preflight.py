@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import preflight
 from pipeline.audit.findings import Line, Verdict
-from pipeline.aws import images
+from pipeline.aws import images, roles
 from pipeline.aws.encryption_keys import EncryptionKey
 from pipeline.aws.network import Subnet
 from pipeline.aws.offers import VcpuQuota, family_of
@@ -50,6 +50,15 @@ CODES = {"ProductCodes": [{"ProductCodeId": "abc"}]}
         (preflight.not_offered(frozenset({"a", "b"}), (subnet("b"),)), 0),
         (preflight.not_offered(frozenset({"a"}), (subnet("b"), subnet("c"))), 1),
         (preflight.not_offered(frozenset(), (subnet("b"),)), 1),
+        (preflight.not_offered(frozenset({"a"}), ()), 0),
+        (preflight.not_installed(()), 0),
+        (preflight.not_installed(("aws 2 or newer",)), 1),
+        (preflight.too_wide(({"Statement": {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": "*"}},)), 0),
+        (preflight.too_wide(({"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]},)), 1),
+        (preflight.too_wide(({"Statement": {"Effect": "Allow", "Action": ["s3:*"], "Resource": "arn:x"}},)), 0),
+        (preflight.too_wide(({"Statement": {"Effect": "Allow", "Action": ["s3:*", "iam:*"], "Resource": "*"}},)), 2),
+        (preflight.too_wide(({"Statement": {"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"}},)), 1),
+        (preflight.too_wide(({"Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}},)), 0),
         (preflight.no_vcpus(None), 0),
         (preflight.no_vcpus(VcpuQuota(limit=8, used=6, needed=2)), 0),
         (preflight.no_vcpus(VcpuQuota(limit=8, used=7, needed=2)), 1),
@@ -183,3 +192,19 @@ def test_a_type_that_is_not_offered_and_a_name_that_is_taken_end_a_build_before_
     assert taken.image_id in (evidence.error or "")
     assert evidence.resources == ()
     assert holdings(session) == before
+
+
+@pytest.mark.end_to_end
+def test_a_role_that_may_do_everything_is_found(fake_cloud: FakeCloud):
+    session = fake_cloud.open()
+    iam = session.client("iam")
+    trust = '{"Version": "2012-10-17", "Statement": []}'
+    wide = '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "ec2:*", "Resource": "*"}}'
+    iam.create_instance_profile(InstanceProfileName="build")
+    iam.create_role(RoleName="build", AssumeRolePolicyDocument=trust)
+    iam.add_role_to_instance_profile(InstanceProfileName="build", RoleName="build")
+    assert list(roles.wide_rights(roles.read_role_policies(session, "build"))) == []
+    iam.put_role_policy(RoleName="build", PolicyName="wide", PolicyDocument=wide)
+    attached = iam.create_policy(PolicyName="wider", PolicyDocument=wide.replace("ec2:", ""))["Policy"]["Arn"]
+    iam.attach_role_policy(RoleName="build", PolicyArn=attached)
+    assert sorted(roles.wide_rights(roles.read_role_policies(session, "build"))) == ["*", "ec2:*"]

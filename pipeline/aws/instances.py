@@ -100,6 +100,8 @@ class Instance:
     parts: tuple[str, ...] = ()
     """The ids of its volumes and interfaces."""
     spot_request_id: str | None = None
+    profile: str | None = None
+    """The name of its instance profile."""
 
 
 def launch_instance(session: Session, tags: Tags, name: str, launch: Launch) -> str:
@@ -292,6 +294,7 @@ def read_instance(found: "InstanceTypeDef") -> Instance:
         ),
         parts=(*volumes.values(), *(one["NetworkInterfaceId"] for one in found.get("NetworkInterfaces", []))),
         spot_request_id=found.get("SpotInstanceRequestId") or None,
+        profile=found.get("IamInstanceProfile", {}).get("Arn", "").rpartition("/")[2] or None,
     )
 
 

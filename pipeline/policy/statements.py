@@ -129,6 +129,15 @@ FOREIGN = frozenset({"ebs:ListSnapshotBlocks", "ebs:ListChangedBlocks", "ebs:Get
 READS_OTHERS = frozenset({"verify", "scan"})
 NETWORK = "network"
 """What a network of the build's own needs besides: part of these tasks where the spec has one."""
+READING_A_ROLE = (
+    "iam:GetInstanceProfile",
+    "iam:GetPolicy",
+    "iam:GetPolicyVersion",
+    "iam:GetRolePolicy",
+    "iam:ListAttachedRolePolicies",
+    "iam:ListRolePolicies",
+)
+"""What a preflight asks where the spec names an instance profile."""
 IN_A_NETWORK = frozenset({"plan", "build", "verify"})
 
 
@@ -298,11 +307,10 @@ def role_statement(spec: Spec, partition: str) -> list[Statement]:
     if not spec.instance.profile:
         return []
     to_instances = {"StringEquals": {"iam:PassedToService": f"ec2.{suffix_of(partition)}"}}
+    passing = {"Sid": "PassTheRole", "Effect": "Allow", "Action": ["iam:PassRole"]}
     resource = f"arn:{partition}:iam::*:role/*"
-    return [
-        {"Sid": "PassTheRole", "Effect": "Allow", "Action": ["iam:PassRole"], "Resource": resource}
-        | {"Condition": to_instances}
-    ]
+    reading = {"Sid": "ReadTheRole", "Effect": "Allow", "Action": list(READING_A_ROLE), "Resource": "*"}
+    return [{**passing, "Resource": resource, "Condition": to_instances}, reading]
 
 
 def suffix_of(partition: str) -> str:

@@ -314,7 +314,10 @@ def route_results(context: Context, door: Door, instance: Instance) -> Iterator[
 
 
 def instance_results(context: Context, instance: Instance) -> Iterator[Result]:
-    """A07: protected where the spec asks it, nothing outlives the instance, and everything bears the build's tags."""
+    """A07, A21: protected where the spec asks it, nothing outlives the instance, all is tagged, and no other role."""
+    yield compare(
+        "A21", "the instance has no role but that of the spec", context.spec.instance.profile, instance.profile
+    )
     yield compare("A07", "no volume outlives the instance", (), instance.lasting_disks)
     parts = (instance.instance_id, *instance.parts)
     bare = instances.untagged(context.session, parts, context.build_id)

@@ -257,7 +257,8 @@ def record_sweep(stage: Stage) -> None:
     """The removal of all that a build left: one that kept everything, and one whose journal is lost."""
     with stage.failing_proof():
         for wanted in (stage.spec.network, *NETWORKS):
-            stage.build(stage.spec.model_copy(update={"network": wanted}), on_error=OnError.KEEP)
+            protected = changed(stage.spec, instance={"termination_protection": True})
+            stage.build(protected.model_copy(update={"network": wanted}), on_error=OnError.KEEP)
     for journal in stage.folder.glob("*/journal.jsonl"):
         journal.unlink()
     with pytest.MonkeyPatch.context() as patched:
@@ -339,7 +340,7 @@ ABOUT_REGIONS = {
 """What the preflight asks of a region for one spec or another: recorded with the plan, and sharing asks it too."""
 ONLY_ON_AWS = {"servicequotas:GetServiceQuota", "ec2:DescribeInstanceTypes", "ec2:DescribeInstances"}
 """Quotas are asked of no cloud of this machine."""
-SPOT = {"ec2:CancelSpotInstanceRequests"}
+SPOT = {"ec2:CancelSpotInstanceRequests", "ec2:DescribeSpotInstanceRequests"}
 """The local cloud has no spot requests to cancel."""
 
 

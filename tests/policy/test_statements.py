@@ -9,8 +9,18 @@ import pytest
 from botocore import xform_name
 
 from pipeline.aws.tags import BUILD_ID
-from pipeline.policy.statements import FREE, GRANTS, LONGEST, Limit, is_read, policy_document, recorded_calls, tasks
-from pipeline.spec import load_spec
+from pipeline.policy.statements import (
+    FREE,
+    GRANTS,
+    LONGEST,
+    READING_A_ROLE,
+    Limit,
+    is_read,
+    policy_document,
+    recorded_calls,
+    tasks,
+)
+from pipeline.spec import Instance, Network, load_spec
 from tests.fake_cloud import ROOT
 
 SPEC = load_spec(ROOT / "specs" / "debian-12.yaml")
@@ -107,6 +117,42 @@ def test_the_spec_adds_its_parameter_and_its_key():
     assert statement(policy("sweep", spec=SPEC.model_copy(update={"image": image})), "UseTheKey") is None
 
 
+def with_parts(network=None, instance=None):
+    return SPEC.model_copy(
+        update={"network": Network.model_validate(network or {}), "instance": Instance.model_validate(instance or {})}
+    )
+
+
+def test_a_network_of_its_own_is_allowed_only_where_the_spec_makes_one():
+    assert "ec2:CreateVpc" not in json.dumps(policy("build"))
+    document = policy("build", spec=with_parts({"create": {}}))
+    assert "ec2:CreateVpc" in statement(document, Limit.MADE)["Action"]
+    assert {"ec2:DeleteVpc", "ec2:RevokeSecurityGroupIngress"} <= set(statement(document, Limit.OURS)["Action"])
+    assert "ec2:RevokeSecurityGroupIngress" in statement(policy("audit"), Limit.ANY)["Action"]
+    assert len(json.dumps(document, separators=(",", ":"))) <= LONGEST
+
+
+def test_a_role_may_be_passed_to_instances_alone_and_only_where_the_spec_names_a_profile():
+    assert statement(policy("build"), "PassTheRole") is None
+    passing = statement(policy("build", spec=with_parts(instance={"profile": "build"})), "PassTheRole")
+    assert passing["Condition"]["StringEquals"]["iam:PassedToService"] == "ec2.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("connect", "sids"),
+    [
+        ("direct", set()),
+        ("session-manager", {"StartSessions", "UseTheDocument", "EndSessions"}),
+        ("instance-connect", {"OpenTunnels", "FindEndpoints"}),
+    ],
+)
+def test_the_tools_that_reach_guests_get_their_rights(connect, sids):
+    known = {one["Sid"] for one in policy("build")["Statement"]}
+    found = {one["Sid"] for one in policy("build", spec=with_parts({"connect": connect}))["Statement"]}
+    assert found - known == sids
+    assert not sids & {one["Sid"] for one in policy("sweep", spec=with_parts({"connect": connect}))["Statement"]}
+
+
 def operations() -> dict[str, str]:
     session = botocore.session.get_session()
     return {
@@ -133,7 +179,7 @@ def asked_in(path: Path) -> set[str]:
 def test_every_call_in_the_code_was_recorded_for_some_task():
     known = operations()
     asked = {name for path in AWS for name in asked_in(path) if name in known}
-    recorded = {call for calls in recorded_calls().values() for call in calls} | FREE
+    recorded = {call for calls in recorded_calls().values() for call in calls} | FREE | set(READING_A_ROLE)
     missing = {name for name in asked - set(NOT_OF_A_TASK) if known[name] not in recorded}
     assert missing == set()
     assert len(asked) > 30

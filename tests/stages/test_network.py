@@ -114,7 +114,7 @@ def failed(world: World) -> set[str]:
 def test_a_network_that_was_just_made_is_as_declared(world: World) -> None:
     results = world.results()
     assert [result for result in results if result.status is not Status.PASS] == []
-    assert {result.controls[0] for result in results} == {"A02", "A03", "A04", "A05", "A06", "A07"}
+    assert {result.controls[0] for result in results} == {"A02", "A03", "A04", "A05", "A06", "A07", "A21"}
     assert world.instance.private_address.startswith("192.168.4.")  # type: ignore[union-attr]
 
 
