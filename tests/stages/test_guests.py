@@ -10,6 +10,7 @@ from pipeline.guest.keys import make_key_pair
 from pipeline.guest.root_shell import Output
 from pipeline.stages import guests
 from pipeline.stages.guests import Guest, enter_another_boot
+from pipeline.stages.network import Door
 
 
 @dataclass
@@ -39,6 +40,7 @@ def enter(monkeypatch: pytest.MonkeyPatch) -> Any:
         host_keys=(),
         user_data="",
         user="admin",
+        door=Door((), ()),
         shell=None,  # type: ignore[arg-type]
     )
 
