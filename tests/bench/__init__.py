@@ -14,7 +14,7 @@ from rich.table import Table
 from pipeline.errors import SpecInvalid
 from tests.bench.rows import Row
 
-NAMES = ("build", "verify", "scan", "planted", "harden", "release")
+NAMES = ("build", "verify", "scan", "planted", "harden", "release", "page")
 
 
 def run_benchmarks(only: str, folder: Path, start_local_cloud: Callable[[], dict[str, str]]) -> None:

@@ -41,14 +41,19 @@ HUGE = FULL.model_copy(
 def browser() -> Iterator[webdriver.Chrome]:
     if not CHROMIUM or not DRIVER:
         pytest.skip(NEEDS)
+    chrome = start_browser()
+    yield chrome
+    chrome.quit()
+
+
+def start_browser() -> webdriver.Chrome:
+    """Start a Chromium without a window."""
     options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
+    options.binary_location = CHROMIUM or ""
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     for argument in ("--headless=new", "--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])):
         options.add_argument(argument)
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield chrome
-    chrome.quit()
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
 
 
 def show(browser: webdriver.Chrome, folder: Path, evidence: Evidence, width: int = 1280, scheme: str = "light") -> None:
