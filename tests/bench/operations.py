@@ -161,7 +161,7 @@ PERMISSIONS = {
     "/etc/ssh/sshd_config": "600",
     "/etc/fstab": "600",
     "/etc/securetty": "600",
-    "/etc/cron.daily": "700",
+    "/etc/pam.d/su": "640",
     "/etc/pam.d/sshd": "640",
     "/etc/pam.d/sudo": "640",
 }
