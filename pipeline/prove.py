@@ -1,6 +1,7 @@
 """The recipe for an image that exists already, ours or anybody's: read its blocks, boot it, take all of it away."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.aws import images
@@ -33,6 +34,17 @@ def run_proof(context: Context, image_id: str) -> None:
         raw.result()
 
 
+def without_way_out(spec: Spec) -> Spec:
+    """Return the spec with a network that lets nothing out, unless it names `network.egress` itself (A03, V07).
+
+    The image may be anybody's: what it wants to send stays inside. Session Manager's agent calls out to be reached.
+    """
+    network = spec.network
+    if "egress" in network.model_fields_set or network.security_group_ids or network.connect == "session-manager":
+        return spec
+    return spec.model_copy(update={"network": network.model_copy(update={"egress": ()})})
+
+
 def prove_image(
     image_id: str, spec: Spec, *, spec_path: Path, session: Session, builds: Path, console: Console
 ) -> Evidence:
@@ -41,4 +53,5 @@ def prove_image(
     Raises nothing of the error tree: errors are in the evidence, with their exit status.
     """
     context = open_context(spec, spec_path, session, builds, console)
+    context = replace(context, spec=without_way_out(spec))
     return conclude(context, console, lambda: run_proof(context, image_id))
