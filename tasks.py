@@ -422,18 +422,31 @@ def audit_network(
     help={
         "spec": "the spec whose cloud is looked at",
         "regions": REGIONS_HELP,
+        "alarm": "an e-mail address that is to hear of the bill; without --yes only a dry run",
+        "alarm-above": "the month's estimated charges, in US dollars, above which it hears",
+        "yes": "make the alarm that --alarm asks for",
         "json": "print the lines as JSON",
     },
 )
-def audit_account(_: Context, spec: str = DEFAULT_SPEC, regions: str = "", json: bool = False) -> None:
+def audit_account(
+    _: Context,
+    spec: str = DEFAULT_SPEC,
+    regions: str = "",
+    alarm: str = "",
+    alarm_above: str = "100",
+    yes: bool = False,
+    json: bool = False,
+) -> None:
     """Find what is unsound in the account: root user, MFA, passwords, keys, the bill, the regions' settings."""
     with errors_explained():
         from pipeline import options
         from pipeline.audit import account, findings
         from pipeline.spec import load_spec
 
-        loaded = load_spec(ROOT / spec)
+        loaded, wanted = load_spec(ROOT / spec), options.parse_alarm(alarm, alarm_above)
         session = options.open_cloud(loaded, start_local_cloud)
+        if wanted:
+            print(account.open_alarm(session, wanted, dry_run=not yes), file=sys.stderr if json else sys.stdout)
         lines = account.audit_account(
             session, options.choose_regions(session, regions), shares_publicly=loaded.share.public
         )

@@ -1,5 +1,7 @@
 """What the command line says, turned into what the recipes take."""
 
+import math
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -8,6 +10,7 @@ from pipeline.errors import SpecInvalid
 
 if TYPE_CHECKING:
     from pipeline.audit.network import Kind
+    from pipeline.aws.alarms import WantedAlarm
     from pipeline.aws.session import Session
     from pipeline.spec import Spec
 
@@ -53,6 +56,25 @@ def parse_ports(text: str) -> frozenset[int]:
     if wrong := tuple(part for part in parts if not (part.isdecimal() and 0 < int(part) < 65536)):
         raise SpecInvalid("these are no ports", wrong, hint="numbers from 1 to 65535, with commas")
     return frozenset(map(int, parts))
+
+
+def parse_alarm(address: str, above: str) -> "WantedAlarm | None":
+    """Return the alarm on the bill that is asked for, if any. Raises SpecInvalid with all that is wrong with it."""
+    from pipeline.aws.alarms import WantedAlarm
+
+    if not address:
+        return None
+    try:
+        amount = float(above)
+    except ValueError:
+        amount = 0.0
+    wrong = (
+        *([] if re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", address) else [f"{address!r} is no e-mail address"]),
+        *([] if 0 < amount < math.inf else [f"{above!r} is no amount of US dollars"]),
+    )
+    if wrong:
+        raise SpecInvalid("the alarm on the bill cannot be made", wrong)
+    return WantedAlarm(address, amount)
 
 
 def parse_kinds(text: str) -> "frozenset[Kind]":

@@ -4,8 +4,9 @@ import pytest
 
 from pipeline.audit.network import Kind
 from pipeline.aws import region_settings
+from pipeline.aws.alarms import WantedAlarm
 from pipeline.errors import SpecInvalid
-from pipeline.options import choose_regions, parse_kinds, parse_ports, parse_tasks
+from pipeline.options import choose_regions, parse_alarm, parse_kinds, parse_ports, parse_tasks
 
 
 class Frankfurt:
@@ -56,3 +57,18 @@ def test_all_mistakes_are_named_at_once(parse, text, wrong):
     with pytest.raises(SpecInvalid) as raised:
         parse(text)
     assert raised.value.problems == wrong
+
+
+@pytest.mark.parametrize(
+    ("address", "above", "problems"),
+    [("ana", "much", 2), ("ana@example", "5", 1), ("ana@example.com", "-1", 1), ("ana@example.com", "inf", 1)],
+)
+def test_an_alarm_that_cannot_be_is_refused(address, above, problems):
+    with pytest.raises(SpecInvalid) as raised:
+        parse_alarm(address, above)
+    assert len(raised.value.problems) == problems
+
+
+def test_an_alarm_is_wanted_only_by_somebody():
+    assert parse_alarm("", "100") is None
+    assert parse_alarm("ana@example.com", "12.5") == WantedAlarm("ana@example.com", 12.5)

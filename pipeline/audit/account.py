@@ -6,7 +6,7 @@ from functools import partial
 
 from pipeline.audit.findings import Bad, Check, Line, Readers, gather, in_each, judge, of_region
 from pipeline.aws import alarms, identities, region_settings
-from pipeline.aws.alarms import BillingAlarm
+from pipeline.aws.alarms import BillingAlarm, WantedAlarm
 from pipeline.aws.identities import AccessKey, PasswordPolicy, User
 from pipeline.aws.region_settings import AllowedImages
 from pipeline.aws.session import Session
@@ -41,6 +41,15 @@ def audit_account(
     for region in there:
         lines += judge(region_checks(shares_publicly), of_region(facts, region), region)
     return tuple(lines)
+
+
+def open_alarm(session: Session, wanted: WantedAlarm, *, dry_run: bool) -> str:
+    """Make the alarm on the bill that was asked for, and say so; a dry run only says it. Raises CloudFailed."""
+    what = f"an alarm on the bill above {wanted.above:g} USD, heard by {wanted.address}"
+    if dry_run:
+        return f"would make {what}; --yes does"
+    alarms.create_billing_alarm(session, wanted)
+    return f"made {what}, once the mail that AWS sends there is confirmed"
 
 
 SETTINGS = {

@@ -8,6 +8,10 @@ from pipeline.aws.session import Session, cloud_errors
 BILLING_REGION = "us-east-1"
 """Billing metrics are kept there only (CloudWatch User Guide, "Create a billing alarm")."""
 METRIC = "EstimatedCharges"
+NAME = "assay-bill"
+"""Of the alarm that is made on request, and of its topic."""
+PERIOD_SECONDS = 6 * 3600
+"""How often AWS writes the metric."""
 UNCONFIRMED = frozenset({"PendingConfirmation", "Deleted"})
 
 
@@ -19,6 +23,41 @@ class BillingAlarm:
     enabled: bool
     threshold: float | None
     confirmed_subscribers: int
+
+
+@dataclass(frozen=True)
+class WantedAlarm:
+    """An alarm that somebody asks for."""
+
+    address: str
+    """Who hears of it, by e-mail."""
+    above: float
+    """The estimated charges of the month so far, in US dollars."""
+
+
+def create_billing_alarm(session: Session, wanted: WantedAlarm) -> None:
+    """Make the alarm, its topic and its subscriber, who must confirm by the mail that AWS sends (A19).
+
+    Done again, it changes the amount and adds the address: CloudWatch and SNS make neither twice. Raises CloudFailed;
+    the caller needs sns:CreateTopic, sns:Subscribe and cloudwatch:PutMetricAlarm.
+    """
+    there = session.in_region(BILLING_REGION)
+    with cloud_errors(NAME, BILLING_REGION):
+        topic = there.client("sns").create_topic(Name=NAME)["TopicArn"]
+        there.client("sns").subscribe(TopicArn=topic, Protocol="email", Endpoint=wanted.address)
+        there.client("cloudwatch").put_metric_alarm(
+            AlarmName=NAME,
+            AlarmDescription=f"the estimated charges are above {wanted.above:g} USD",
+            Namespace="AWS/Billing",
+            MetricName=METRIC,
+            Dimensions=[{"Name": "Currency", "Value": "USD"}],
+            Statistic="Maximum",
+            Period=PERIOD_SECONDS,
+            EvaluationPeriods=1,
+            Threshold=wanted.above,
+            ComparisonOperator="GreaterThanThreshold",
+            AlarmActions=[topic],
+        )
 
 
 def read_billing_alarms(session: Session) -> tuple[BillingAlarm, ...]:

@@ -1,12 +1,14 @@
 """Audits of an account that has been made unsound, on a control plane that answers by itself."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from pipeline.audit.account import audit_account
+from pipeline.audit.account import audit_account, open_alarm
 from pipeline.audit.findings import Verdict
 from pipeline.audit.network import Kind, audit_network, revoke
+from pipeline.aws.alarms import NAME, WantedAlarm, read_billing_alarms
 from pipeline.aws.session import Session
 from pipeline.errors import CloudFailed
 from tests.fake_cloud import FakeCloud, fake_cloud
@@ -74,6 +76,18 @@ def test_the_bill_is_heard_when_an_alarm_has_a_subscriber(session):
     assert verdicts(audit_account(session, []), title) == [(Verdict.FAIL, "bill")]
     session.client("sns").subscribe(TopicArn=topic, Protocol="email", Endpoint="ana@example.com")
     assert verdicts(audit_account(session, []), title) == [(Verdict.PASS, "")]
+
+
+def test_an_alarm_is_made_on_request_and_twice_is_once(session):
+    wanted = WantedAlarm("ana@example.com", 75.0)
+    before = {alarm.name for alarm in read_billing_alarms(session)}
+    assert "would make an alarm on the bill above 75 USD" in open_alarm(session, wanted, dry_run=True)
+    assert {alarm.name for alarm in read_billing_alarms(session)} == before
+
+    for above in (75.0, 90.0):
+        assert "confirmed" in open_alarm(session, replace(wanted, above=above), dry_run=False)
+    (made,) = (alarm for alarm in read_billing_alarms(session) if alarm.name == NAME)
+    assert (made.threshold, made.enabled, made.confirmed_subscribers) == (90.0, True, 1)
 
 
 def test_what_the_caller_may_not_ask_is_unknown(fake_cloud, session):
