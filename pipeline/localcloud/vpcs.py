@@ -81,12 +81,12 @@ class VpcBackend(LocalInstanceBackend):
         super().release(instance)
 
     def delete_security_group(self, name: str | None = None, group_id: str | None = None) -> None:
-        """Delete a group that no rule of another one names."""
+        """Delete a group that no rule of its VPC names; beyond a peering a stale rule is left."""
         group = self.get_security_group_by_name_or_id(group_id or name or "")
         named = {
             rule.source_group.get("GroupId")
             for other in self.describe_security_groups()
-            if group and other.id != group.id
+            if group and other.id != group.id and other.vpc_id == group.vpc_id
             for rule in (*other.ingress_rules, *other.egress_rules)
             if rule.source_group
         }

@@ -164,9 +164,10 @@ def test_nothing_is_revoked_when_it_would_be_refused(fake_cloud, session, open_g
 def test_a_group_that_another_names_is_stale_once_it_is_gone(session):
     ec2 = session.client("ec2")
     vpc_id = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
-    gone, naming = (
-        ec2.create_security_group(GroupName=name, Description="x", VpcId=vpc_id)["GroupId"]
-        for name in ("gone", "naming")
+    peer_id = ec2.create_vpc(CidrBlock="172.29.0.0/16")["Vpc"]["VpcId"]
+    naming, gone = (
+        ec2.create_security_group(GroupName=name, Description="x", VpcId=one)["GroupId"]
+        for name, one in (("naming", vpc_id), ("gone", peer_id))
     )
     pair = [{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "UserIdGroupPairs": [{"GroupId": gone}]}]
     ec2.authorize_security_group_ingress(GroupId=naming, IpPermissions=pair)
@@ -176,3 +177,4 @@ def test_a_group_that_another_names_is_stale_once_it_is_gone(session):
         assert openings(session, naming) == {f"tcp 22 from {gone}"}
     finally:
         ec2.delete_security_group(GroupId=naming)
+        ec2.delete_vpc(VpcId=peer_id)
