@@ -39,7 +39,7 @@ COME_UP = f"""
 ssh-keygen -A >/dev/null
 echo fedcba9876543210fedcba9876543210 >/etc/machine-id
 install -d /var/lib/cloud/instances/i-1
-install -m 600 /dev/null /var/lib/cloud/instances/i-1/user-data.txt
+install -m 400 /dev/null /var/lib/cloud/instances/i-1/user-data.txt
 install -m 600 -o admin -g admin /dev/null /home/admin/.ssh/authorized_keys
 echo '{LAUNCH_KEY.public_openssh}' >>/home/admin/.ssh/authorized_keys
 """
@@ -116,6 +116,9 @@ ON_OTHER_GUESTS = {
     "boot::file_systems_are_writable",  # a disk that was damaged
     "listening::what_the_spec_says_is_served_is_served",  # tests/harden/test_on_a_guest.py
     "services::running_services_are_not_root",
+    "key_sync::the_refresh_does_not_fail",
+    "tool_updates::the_update_of_tools_went_well",
+    "tool_updates::tools_are_the_newest",  # a repository that has a newer one
     "launch_user::the_launch_user_may_run_nothing_as_root",  # tests/test_paid_image.py
     "product_guard::the_guard_passed",
     "product_guard::the_application_waits_for_it",
