@@ -39,7 +39,7 @@ def run_builds(cloud: FakeCloud, builds: Path, positions: dict[str, Position], n
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        timeout=300,
+        timeout=1200,
     )
     answers = (line.split(maxsplit=3) for line in done.stdout.splitlines())
     return {build_id: end for build_id, _, _, end in answers}

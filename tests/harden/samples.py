@@ -160,7 +160,7 @@ def make_debian(folder: Path, name: str = "bookworm-minimal-1", packages: str = 
         cache.mkdir(parents=True, exist_ok=True)
         making = archive.with_suffix(f".{os.getpid()}.tar")
         command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", "bookworm", str(making)]
-        subprocess.run(command, check=True, timeout=600)
+        subprocess.run(command, check=True, timeout=1800)
         making.rename(archive)
     root = folder / "debian"
     root.mkdir()

@@ -99,7 +99,7 @@ class Machine:
             text = text.replace(old, new)
         script = self.folder / "launch-key.sh"
         script.write_text(text)
-        return subprocess.run([*shell.split(), str(script)], capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run([*shell.split(), str(script)], capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture

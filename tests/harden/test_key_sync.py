@@ -113,7 +113,7 @@ class Machine:
             text = text.replace(old, new)
         script = self.folder / "key-sync.sh"
         script.write_text(text)
-        return subprocess.run([*shell.split(), str(script)], capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run([*shell.split(), str(script)], capture_output=True, text=True, timeout=600, check=False)
 
 
 UNTOUCHED = {"john": STRANGE_KEY + "\n", "sally": STRANGE_KEY + "\n"}

@@ -47,7 +47,7 @@ class Machine:
         (commands / "curl").chmod(0o755)
         (self.folder / "board").write_text(f"{self.board}\n")
         return subprocess.run(
-            [*shell.split(), str(self.folder / "guard.sh")], capture_output=True, text=True, timeout=60, check=False
+            [*shell.split(), str(self.folder / "guard.sh")], capture_output=True, text=True, timeout=600, check=False
         )
 
     def moved(self, script: str) -> str:

@@ -49,7 +49,7 @@ class Machine:
             [*shell.split(), "-euc", f"PATH={self.folder}/bin:$PATH\n{script}"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
         )
         assert (ran.returncode, ran.stderr) == (0, "")

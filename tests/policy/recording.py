@@ -381,7 +381,7 @@ def record_elsewhere(cloud: FakeCloud) -> str:
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        timeout=900,
+        timeout=2400,
     )
     return done.stdout
 

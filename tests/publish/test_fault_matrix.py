@@ -47,7 +47,7 @@ def run_releases(cloud: FakeCloud, folder: Path, lines: list[str]) -> dict[str, 
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        timeout=600,
+        timeout=2400,
     )
     return dict(line.split() for line in done.stdout.splitlines())
 
