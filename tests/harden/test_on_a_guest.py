@@ -4,28 +4,32 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import AssayError, GuestUnreachable
 from pipeline.guest.facts import gather_facts
-from pipeline.guest.keys import load_key_file, read_host_keys
+from pipeline.guest.keys import load_key_file, make_key_pair, read_host_keys
 from pipeline.guest.program import Outcome, StepResult, compile_program
 from pipeline.guest.root_shell import RootShell
 from pipeline.guest.shell import Connector, DirectConnector, Shell, can_log_in, connect
-from pipeline.harden import harden_steps, rollback_command
-from pipeline.localcloud.base_image import default_cache, make_base_image
+from pipeline.harden import harden_steps, key_sync, rollback_command, tool_updates
+from pipeline.harden.restart import reboot_question
+from pipeline.localcloud.base_image import GATEWAY, default_cache, make_base_image
 from pipeline.localcloud.disks import DiskStore
 from pipeline.localcloud.network import public_port
 from pipeline.report.evidence import Layer, Status
-from pipeline.spec import Spec
+from pipeline.spec import KeySync, Spec
 from pipeline.verify.live import CHECKS, prove
+from tests.fake_cloud import FakeCloud, fake_cloud
 from tests.harden.guest_plants import PLANTS, GuestPlant
-from tests.harden.samples import OTHER_KEY, spec
+from tests.harden.samples import KEY, OTHER_KEY, STRANGE_KEY, spec
 from tests.localcloud.test_guests import Machine, wait_until
 
+__all__ = ["fake_cloud"]
 pytestmark = pytest.mark.end_to_end
 
 SUBJECTS = [
@@ -42,9 +46,7 @@ SUBJECTS = [
     "services",
     "tool_updates",
 ]
-AT_BOOT = ("key_sync", "tool_updates")
-"""What their units ask at boot is not there, or costs the guest a minute."""
-HARDEN = {
+HARDEN: dict[str, Any] = {
     "updates": {"at_build": "none", "periodic": False},
     "services": [{"unit": "web.service", "account": "web", "writes_to": ["/srv/web"], "low_ports": True}],
     "listen": [{"port": 80}, {"port": 443, "sources": ["10.0.0.0/8", "2001:db8::/32"]}],
@@ -57,7 +59,17 @@ HARDEN = {
     "key_sync": {"source": "ssm:/images/keys"},
     "tool_updates": {"packages": ["cloud-guest-utils"], "reason": "the disk grows at boot"},
 }
-USERS = [{"name": "sally", "full_name": "Sally Doe", "keys": [OTHER_KEY]}]
+SALLY = make_key_pair("sally@example.com")
+USERS = [{"name": "sally", "full_name": "Sally Doe", "keys": [SALLY.public_openssh]}]
+STRANGER = """
+useradd -m -s /bin/bash stranger
+for home in /root /home/stranger; do
+    mkdir -p -m 700 $home/.ssh
+    echo '@KEY@' >$home/.ssh/authorized_keys
+done
+chown -R stranger: /home/stranger/.ssh
+"""
+"""Somebody whom the spec does not name, and root, each with a good key."""
 WEB = """
 cat >/etc/systemd/system/web.service <<'END'
 [Service]
@@ -95,6 +107,23 @@ class Guest:
         bad = [result for result in results if result.status not in (Status.PASS, Status.NOT_APPLICABLE)]
         return {"::".join(re.findall(r"test_(.+?)(?:[.]py|$)", one.source)): one.detail for one in bad}
 
+    def who_gets_in(self) -> list[str]:
+        """Return who may log in, of people who all have a key of theirs in their home."""
+        self.shell.run(STRANGER.replace("@KEY@", SALLY.public_openssh))
+        keys = {"root": SALLY, "stranger": SALLY, "sally": SALLY, "admin": load_key_file(self.machine.key)}
+        let_in = [user for user, key in keys.items() if can_log_in(self.connector, user, key, self.host_keys)]
+        self.shell.run("userdel -r -f stranger; rm -r /root/.ssh")
+        return let_in
+
+    def refresh(self) -> tuple[int, list[str]]:
+        """Let it refresh the keys; return how that ended, and the keys that Sally has afterwards."""
+        status = self.shell.run(f"systemctl start {key_sync.UNIT}").exit_status
+        return status, self.shell.run("cat /home/sally/.ssh/authorized_keys").stdout.splitlines()
+
+    def why_reboot(self) -> str:
+        """Return why it has to boot again, if it has to."""
+        return self.shell.run(reboot_question()).stdout
+
     def log_in(self) -> None:
         """Open a session, once sshd answers."""
         key = load_key_file(self.machine.key)
@@ -121,16 +150,17 @@ class Guest:
 
 
 @pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+def guest(fake_cloud: FakeCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """A Debian that is hardened in one program, with a session that nothing has cut."""
     folder = tmp_path_factory.mktemp("guest")
     image = make_base_image("bookworm", default_cache(), print)
     disks = DiskStore(folder / "disks")
     disks.import_snapshot("snap-base", image.path, image.size_gib)
     disks.create_volume("vol-1", image.size_gib, "snap-base")
-    (folder / "checks").mkdir()
-    for subject in SUBJECTS:
-        (folder / "checks" / f"test_{subject}.py").symlink_to(CHECKS / f"test_{subject}.py")
+    for name, subjects in (("checks", SUBJECTS), ("boot-checks", ["cloud_init"])):
+        (folder / name).mkdir()
+        for subject in subjects:
+            (folder / name / f"test_{subject}.py").symlink_to(CHECKS / f"test_{subject}.py")
     machine = Machine(folder, disks, "vol-1")
     try:
         wait_until(lambda: bool(read_host_keys(console_of(machine))), machine.guest)
@@ -138,9 +168,9 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
         host_keys = tuple(read_host_keys(console_of(machine)))
         key = load_key_file(machine.key)
         shell = connect(connector, "admin", key, host_keys, BOOT_SECONDS)
-        made = Guest(
-            machine, connector, host_keys, folder, shell, shell.open_root_shell(), spec(users=USERS, harden=HARDEN)
-        )
+        HARDEN["key_sync"] |= {"endpoint": f"http://{GATEWAY}:{fake_cloud.endpoint.rpartition(':')[2]}"}
+        wanted = spec(users=USERS, harden=HARDEN)
+        made = Guest(machine, connector, host_keys, folder, shell, shell.open_root_shell(), wanted)
         made.shell.run(WEB, deadline_seconds=BOOT_SECONDS)
         yield made
         made.shell.close()
@@ -171,7 +201,7 @@ def test_the_whole_baseline_in_one_program(guest: Guest) -> None:
     results = guest.perform(guest.wanted)
     assert [f"{one.step.title}: {one.output}" for one in results if one.outcome is Outcome.FAILED] == []
     assert guest.shell.run("echo here").stdout == "here\n"
-    assert can_log_in(guest.connector, "admin", load_key_file(guest.machine.key), guest.host_keys)
+    assert guest.who_gets_in() == ["sally", "admin"]
     print(f"hardened in {time.monotonic() - began:.1f} s")
     again = guest.perform(guest.wanted)
     assert [one.step.title for one in again if one.outcome is not Outcome.OK] == []
@@ -227,17 +257,60 @@ def test_a_firewall_that_would_close_ssh_is_refused(guest: Guest) -> None:
 
 
 def test_the_baseline_survives_a_reboot(guest: Guest) -> None:
-    """The kernel has the rules, the mounts and the settings; cloud-init reached the metadata service before (H15)."""
-    for subject in AT_BOOT:
-        (guest.folder / "checks" / f"test_{subject}.py").unlink()
-    guest.shell.run("systemctl --no-reload disable assay-key-sync.timer assay-tool-updates.service")
+    """The kernel has the rules, the mounts and the settings; cloud-init reached the metadata service before (H15).
+
+    A kernel that was written anew is the reason to boot, and none is left after it (H16).
+    """
+    assert guest.why_reboot() == ""
+    guest.shell.run("touch /boot/vmlinuz-$(uname -r)")
+    assert "was replaced since it booted" in guest.why_reboot()
     guest.reboot()
+    assert guest.why_reboot() == ""
+    assert guest.who_gets_in() == ["sally", "admin"]
     found = guest.failing(Layer.FRESH_BOOT)
     assert set(found) == {"listening::what_the_spec_says_is_served_is_served"}
     assert "443/tcp" in found["listening::what_the_spec_says_is_served_is_served"]
     assert "80/tcp" not in found["listening::what_the_spec_says_is_served_is_served"]
     assert guest.shell.run("systemctl --failed --plain --no-legend").stdout == ""
     assert guest.shell.run("cloud-init status").stdout.strip() == "status: done"
+
+
+def test_keys_are_refreshed_from_a_parameter_and_from_an_object(guest: Guest, fake_cloud: FakeCloud) -> None:
+    """The guest itself asks the cloud, with the credentials of its role from the metadata service (H11)."""
+    cloud = fake_cloud.open(guest.wanted.region)
+    cloud.client("ssm").put_parameter(Name="/images/keys", Value=f"sally {STRANGE_KEY}\n", Type="SecureString")
+    cloud.client("s3").create_bucket(
+        Bucket="keys", CreateBucketConfiguration={"LocationConstraint": guest.wanted.region}
+    )
+    cloud.client("s3").put_object(Bucket="keys", Key="teams/web", Body=f"sally {KEY}\nsally {OTHER_KEY}\n".encode())
+    assert guest.refresh() == (0, [SALLY.public_openssh]), "without a role nothing changes"
+    access = fake_cloud.environment
+    role = {"AccessKeyId": access["AWS_ACCESS_KEY_ID"], "SecretAccessKey": access["AWS_SECRET_ACCESS_KEY"]}
+    role |= {"Token": "IQoJtoken", "Expiration": "2099-01-01T00:00:00Z"}
+    guest.machine.view = replace(guest.machine.view, role_name="web", role_credentials=lambda: role)
+    assert guest.refresh() == (0, [STRANGE_KEY])
+    options = KeySync(source="s3://keys/teams/web", endpoint=HARDEN["key_sync"]["endpoint"])
+    guest.shell.run(f"cat >{key_sync.SCRIPT} <<'END'\n{key_sync.script(guest.wanted, options)}END")
+    assert guest.refresh() == (0, [KEY, OTHER_KEY])
+    cloud.client("s3").put_object(Bucket="keys", Key="teams/web", Body=b"sally ssh-dss AAAA\n")
+    assert guest.refresh() == (1, [KEY, OTHER_KEY]), "a wrong line changes nothing"
+    assert set(guest.failing(Layer.FRESH_BOOT)) >= {"key_sync::the_refresh_does_not_fail"}
+    guest.shell.run("systemctl reset-failed")
+
+
+def test_tools_were_updated_at_boot_and_a_failure_is_found(guest: Guest) -> None:
+    """The boot asked Debian's repositories; where it cannot, the check says so (H32)."""
+    assert guest.shell.run("systemctl is-active assay-tool-updates").stdout == "active\n"
+    guest.shell.run(f"sed -i 's/^set -eu$/exit 1/' {tool_updates.SCRIPT}; systemctl restart {tool_updates.UNIT}")
+    assert "tool_updates::the_update_of_tools_went_well" in guest.failing(Layer.FRESH_BOOT)
+    guest.shell.run("systemctl reset-failed")
+
+
+def test_what_the_instance_was_given_is_root_s_alone_at_each_boot(guest: Guest) -> None:
+    """The last stage of cloud-init leaves its copies of user-data and metadata read-only; one that is not is found."""
+    assert guest.failing(Layer.FRESH_BOOT, guest.folder / "boot-checks") == {}
+    guest.shell.run("chmod 600 /var/lib/cloud/instance/user-data.txt")
+    assert set(guest.failing(Layer.FRESH_BOOT, guest.folder / "boot-checks")) == {"cloud_init::user_data_is_private"}
 
 
 def test_a_loaded_rule_is_found_out_on_a_fresh_boot(guest: Guest) -> None:
