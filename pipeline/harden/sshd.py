@@ -324,8 +324,8 @@ fi
 
 KEEP = f"""
 rm -rf {ROLLBACK}
-(umask 077 && mkdir -p {ROLLBACK}/sshd_config.d {FOLDER})
-chmod 755 {FOLDER}
+(umask 077 && mkdir -p {ROLLBACK}/sshd_config.d)
+mkdir -p {FOLDER}
 cp -p {MAIN} {ROLLBACK}/
 for file in {FOLDER}/*.conf; do if [ -f "$file" ]; then cp -p "$file" {ROLLBACK}/sshd_config.d/; fi; done
 """

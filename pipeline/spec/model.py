@@ -363,6 +363,9 @@ class Harden(Part):
     """Off, because it installs a package and costs a moment of each boot: auditd."""
     mandatory_access: bool = False
     """AppArmor or SELinux, by family (H25; DS, CIS). Off, because it costs a moment of each boot."""
+    permissions: bool = False
+    """Cron's folders and the configuration of sshd are for root only (H25; CIS). Off, because who is not root then
+    cannot see what runs when."""
     mounts: MountsOptions | None = None
     """Off, because software that runs programs from /tmp would stop to work."""
     repositories: tuple[Repository, ...] = ()

@@ -34,6 +34,7 @@ STRICT = (
     Setting("login.umask", "027", "H25", "DS CIS"),
     Setting("login.idle_minutes", 15, "H25", "DS CIS"),
     Setting("mandatory_access", True, "H25", "CIS"),
+    Setting("permissions", True, "H25", "CIS"),
     Setting("audit", {}, "H25", "DS CIS"),
     Setting("mounts", {}, "H25", "DS CIS"),
     Setting("firewall", {}, "H20", "[1] CIS"),

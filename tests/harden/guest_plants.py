@@ -87,6 +87,12 @@ PLANTS = (
         ("login::shells",),
     ),
     GuestPlant(
+        "jobs that all may read",
+        "chmod 755 /etc/cron.daily",
+        "chmod 700 /etc/cron.daily",
+        ("permissions::cron_and_sshd_are_configured_in_private",),
+    ),
+    GuestPlant(
         "programs in /tmp",
         "cp /etc/fstab /run/fstab.before; sed -i 's/50%,nosuid,nodev,noexec/50%,nosuid,nodev/' /etc/fstab",
         FSTAB,

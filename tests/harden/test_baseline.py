@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.guest.facts import Facts
-from pipeline.harden import audit, harden_steps, login, mandatory_access, mounts
+from pipeline.harden import audit, harden_steps, login, mandatory_access, mounts, permissions
 from pipeline.spec import AuditOptions, LoginOptions, MountsOptions
 from tests.harden.samples import AMAZON, DEBIAN, spec, text_of
 
@@ -28,6 +28,12 @@ def test_logins(options: dict[str, Any], present: list[str], absent: list[str]) 
 def test_passwords_get_no_age() -> None:
     """PAM would shut out people who log in by key."""
     assert "PASS_MAX_DAYS" not in text_of(harden_steps(DEBIAN, spec()))
+
+
+@pytest.mark.parametrize("place", ["/etc/crontab", "/etc/cron.d", "/etc/cron.yearly", "/etc/ssh/sshd_config.d"])
+def test_permissions(place: str) -> None:
+    assert place in text_of(permissions.steps())
+    assert [step.subject for step in harden_steps(DEBIAN, spec(harden={"permissions": True}))].count("permissions") == 1
 
 
 @pytest.mark.parametrize(
@@ -75,4 +81,5 @@ def test_each_family_has_its_own_access_control_and_packages() -> None:
 
 def test_what_costs_time_is_off_by_default() -> None:
     subjects = {step.subject for step in harden_steps(DEBIAN, spec())}
-    assert subjects & {"packages", "audit", "mounts", "mandatory_access", "firewall", "metadata"} == set()
+    off = {"packages", "audit", "mounts", "mandatory_access", "permissions", "firewall", "metadata"}
+    assert subjects & off == set()

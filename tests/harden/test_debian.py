@@ -10,7 +10,7 @@ from tests.harden.samples import KEY, OTHER_KEY, STRANGE_KEY, Debian, failures, 
 pytestmark = pytest.mark.end_to_end
 
 # The kernel is this machine's own: its settings are left alone.
-SPEC = spec(harden={"updates": {"at_build": "none"}, "kernel": None})
+SPEC = spec(harden={"updates": {"at_build": "none"}, "kernel": None, "permissions": True})
 SSHD = f"set up OpenSSH 9.2 by {sshd.DROP_IN}"
 
 PLANTS = {

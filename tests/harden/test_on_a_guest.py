@@ -43,6 +43,7 @@ SUBJECTS = [
     "mandatory_access",
     "metadata",
     "mounts",
+    "permissions",
     "services",
     "tool_updates",
 ]
@@ -55,6 +56,7 @@ HARDEN: dict[str, Any] = {
     "login": {"idle_minutes": 15},
     "audit": {},
     "mandatory_access": True,
+    "permissions": True,
     "mounts": {},
     "key_sync": {"source": "ssm:/images/keys"},
     "tool_updates": {"packages": ["cloud-guest-utils"], "reason": "the disk grows at boot"},
