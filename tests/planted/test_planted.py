@@ -12,7 +12,8 @@ from tests.planted.plants import Build, back_doors, decoys, plants
 from tests.planted.search import plant, search
 
 NO_PLANT = {"R01", "R02", "R06", "S23"}
-"""Rows about how a disk is searched, not what is on it; and what a spec forbids, which no spec can say yet."""
+"""Rows about how a disk is searched, not what is on it; and what a spec forbids, which is planted
+in tests/residue/test_back_doors.py."""
 
 
 @pytest.mark.end_to_end
