@@ -154,7 +154,7 @@ def run_openscap(guest: Accused) -> Verdict | str:
     ran = guest.shell.run(
         f"cd {FOLDER} && oscap xccdf eval --profile {PROFILE} --results results.xml content.xml", JUDGE_SECONDS
     )
-    outcomes = re.findall(r"^Rule\t(\S+)\n(?:Ident\t.*\n)*Result\t(\S+)", ran.stdout, re.MULTILINE)
+    outcomes = re.findall(r"^Rule\r?\t(\S+)\n(?:Ident\r?\t.*\n)*Result\r?\t(\S+)", ran.stdout, re.MULTILINE)
     counted = [(rule, outcome) for rule, outcome in outcomes if outcome in ("pass", "fail")]
     if not counted:
         return f"judged nothing: {(ran.stdout + ran.stderr)[-400:]}"
