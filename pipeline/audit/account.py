@@ -47,7 +47,7 @@ def open_alarm(session: Session, wanted: WantedAlarm, *, dry_run: bool) -> str:
     """Make the alarm on the bill that was asked for, and say so; a dry run only says it. Raises CloudFailed."""
     what = f"an alarm on the bill above {wanted.above:g} USD, heard by {wanted.address}"
     if dry_run:
-        return f"would make {what}; --yes does"
+        return f"would make {what}; --yes does, with sns:CreateTopic, sns:Subscribe and cloudwatch:PutMetricAlarm"
     alarms.create_billing_alarm(session, wanted)
     return f"made {what}, once the mail that AWS sends there is confirmed"
 

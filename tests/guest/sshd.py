@@ -36,7 +36,9 @@ class Sshd:
         (folder / "config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nStrictModes no\n"
             f"AuthorizedKeysFile {folder}/authorized_keys\nUsePAM {'yes' if as_root else 'no'}\nPermitRootLogin yes\n"
-            f"KbdInteractiveAuthentication no\nPasswordAuthentication no\n{more}\n"
+            f"KbdInteractiveAuthentication no\nPasswordAuthentication no\n"
+            # Debian's bash reads the user's .bashrc for a command by ssh, unless it is a shell in a shell.
+            f"SetEnv SHLVL=2\n{more}\n"
         )
         if as_root:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
