@@ -32,7 +32,7 @@ from pipeline.publish import lifecycle
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence, Layer
 from pipeline.residue.rewrite import Rewrite
-from pipeline.spec import Encryption, Network, Release, Retire, Spec, load_spec
+from pipeline.spec import Egress, Encryption, Network, Release, Retire, Spec, load_spec
 from pipeline.stages import prove, rewrite
 from tests.fake_cloud import ROOT, FakeCloud, base_image, fake_cloud
 from tests.scripted_build import SPEC, passed, script_the_guest
@@ -230,18 +230,19 @@ def record_retire(stage: Stage) -> None:
 
 
 def record_verify(stage: Stage) -> None:
-    """The proof of an image that exists."""
+    """The proof of an image that exists: with no way out, and with one that the spec opens."""
     image_id = stage.image_id
-    with stage.cloud.faults(*lost()):
-        proved = prove_image(
-            image_id,
-            stage.spec,
-            spec_path=SPEC,
-            session=stage.session,
-            builds=stage.folder,
-            console=Console(quiet=True),
-        )
-    assert proved.exit_status == 0, proved.error
+    for spec in (stage.spec, changed(stage.spec, network={"egress": (Egress(port=443),)})):
+        with stage.cloud.faults(*lost()):
+            proved = prove_image(
+                image_id,
+                spec,
+                spec_path=SPEC,
+                session=stage.session,
+                builds=stage.folder,
+                console=Console(quiet=True),
+            )
+        assert proved.exit_status == 0, proved.error
 
 
 def record_scan(stage: Stage) -> None:
