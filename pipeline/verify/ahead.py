@@ -4,7 +4,8 @@ They go in small batches to several root shells, which work side by side: a gues
 first answers are there while the last commands still run.
 Only commands that read are sent ahead. One that may write is run when it is asked for, and everything recorded after it
 is sent ahead only then, so that no answer is older than a change. An answer is used once and in order; a command that
-is not recorded is run live.
+is not recorded is run live. Where nothing is recorded, the checks are rehearsed first: what one wants to read next is
+collected from all of them and sent as one, and so on.
 """
 
 import hashlib
@@ -12,8 +13,8 @@ import json
 import os
 import re
 import shlex
-from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,10 @@ from queue import SimpleQueue
 from typing import Protocol, Self
 
 BATCH = 4
-"""Commands in one round trip: few, so that shells end together and answers come early; a trip costs some 80 ms."""
+"""The fewest commands in one round trip, which costs some 80 ms."""
+REHEARSALS = 8
+WORTH_A_REHEARSAL = 8
+"""Checks that the last one stopped at. A rehearsal takes longer than asking for fewer of them live."""
 READERS = frozenset(
     (
         *(
@@ -102,11 +106,16 @@ class Ahead:
         self.free: SimpleQueue[Shell] = SimpleQueue()
         for shell in shells:
             self.free.put(shell)
+        self.shells = len(shells)
         self.pool = ThreadPoolExecutor(len(shells), "ahead")
         self.expected = deque(recorded)
         self.under_way: list[Future[Sequence[Answer]]] = []
         self.answers: dict[str, deque[tuple[Future[Sequence[Answer]], int]]] = defaultdict(deque)
         self.asked: list[Asked] = []
+        self.rehearsals = 0 if recorded else REHEARSALS
+        """How many more are worth it."""
+        self.rehearsed: Counter[str] = Counter()
+        """How often each command was asked for in this rehearsal."""
         self.live = 0
         """Commands that had no answer waiting."""
 
@@ -122,8 +131,12 @@ class Ahead:
         commands = []
         while self.expected and self.expected[0].reads:
             commands.append(self.expected.popleft().command)
-        for start in range(0, len(commands), BATCH):
-            self.start(commands[start : start + BATCH])
+        self.send_reads(commands)
+
+    def send_reads(self, commands: Sequence[str]) -> None:
+        """Give commands that only read to the shells, in batches. Nothing is waited for."""
+        for batch in split(commands, self.shells):
+            self.start(batch)
 
     def start(self, commands: Sequence[str]) -> None:
         """Give a batch to the next shell that is free, and its answers to those who will ask."""
@@ -151,6 +164,33 @@ class Ahead:
         batch, place = self.answers[command].popleft()
         return batch.result()[place]
 
+    def rehearse(self, command: str, reads: bool) -> Answer | None:
+        """Return an answer to a command, if one is known or under way. It is not used up."""
+        if not reads:
+            return None
+        self.rehearsed[command] += 1
+        if not self.answers[command]:
+            return None
+        batch, place = self.answers[command][0]
+        return batch.result()[place]
+
+    def wants_rehearsal(self) -> bool:
+        """Send ahead what the last rehearsal missed, and return whether another one may be worth its time.
+
+        If not, everything is sent as often as it was asked for: each check gets an answer of its own.
+        """
+        missed = [command for command in self.rehearsed if not self.answers[command]]
+        first = self.rehearsals == REHEARSALS
+        stopped = sum(self.rehearsed[command] for command in missed)
+        self.rehearsals = self.rehearsals - 1 if first or stopped >= WORTH_A_REHEARSAL else 0
+        if not self.rehearsals:
+            missed = [
+                command for command, times in self.rehearsed.items() for _ in range(times - len(self.answers[command]))
+            ]
+        self.rehearsed.clear()
+        self.send_reads(missed)
+        return self.rehearsals > 0
+
     def change(self, command: str) -> Answer:
         """Run a command that may write, alone. What was read before it is forgotten, and read again after it."""
         wait(self.under_way)
@@ -163,6 +203,15 @@ class Ahead:
             self.expected.popleft()
             self.send()
         return answer
+
+
+def split(commands: Sequence[str], shells: int) -> Iterator[Sequence[str]]:
+    """Return batches, large ones first: few round trips, and yet all shells end at about the same time."""
+    start = 0
+    while start < len(commands):
+        size = max(BATCH, (len(commands) - start) // (2 * shells))
+        yield commands[start : start + size]
+        start += size
 
 
 def only_reads(command: str) -> bool:

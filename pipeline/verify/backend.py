@@ -19,6 +19,10 @@ class GuestLost(Exception):
     """The guest could not be asked: the session has ended."""
 
 
+class Unrehearsed(BaseException):
+    """A rehearsal got to a command whose answer is not known yet. No check may catch it as an error."""
+
+
 class SessionBackend(BaseBackend):
     """Runs each command as root in the session's shell. Text is UTF-8; other bytes survive as surrogates."""
 
@@ -26,14 +30,19 @@ class SessionBackend(BaseBackend):
     wire: ClassVar[Wire]
     promised_to_read: ClassVar[bool] = False
     """True while a check of ours runs: they change nothing, so that their commands may be sent ahead next time."""
+    rehearsing: ClassVar[bool] = False
+    """True in a rehearsal: only what is known already is answered, and nothing is run for it."""
 
     def run(self, command: str, *args: str, **kwargs: object) -> CommandResult:
-        """Return what the command left. Raises GuestLost when the guest does not answer any more."""
+        """Return what the command left. Raises GuestLost when the guest does not answer any more, or Unrehearsed."""
         text = self.get_command(command, *args)
-        self.wire.send({"kind": "run", "command": text, "reads": self.promised_to_read})
+        asked = {"command": text, "reads": self.promised_to_read, "rehearsing": self.rehearsing}
+        self.wire.send({"kind": "run", **asked})
         answer = self.wire.receive()
         if answer is None or "lost" in answer:
             raise GuestLost(answer["lost"] if answer else "the proof has ended")
+        if "unknown" in answer:
+            raise Unrehearsed
         return self.result(answer["exit_status"], self.encode(text), answer["stdout"], answer["stderr"])
 
     def decode(self, data: bytes) -> str:

@@ -3,7 +3,7 @@
 pytest runs in a process of its own. The session stays here, where the key is; the checks get only a socket. So a check
 that hangs, crashes or leaves things behind harms one proof at most, many proofs may run at once, and it makes no
 difference whether this process is itself a pytest. While that process starts, the commands of last time are already on
-their way.
+their way. Without a last time, that process rehearses its checks first, to learn what they will read.
 """
 
 import contextlib
@@ -187,6 +187,8 @@ def serve(wire: Wire, ahead: Ahead, proof: Proof, idle_seconds: float) -> None:
             match message["kind"]:
                 case "run":
                     wire.send(answer(ahead, proof, message))
+                case "rehearse":
+                    wire.send({"wanted": not proof.lost and ahead.wants_rehearsal()})
                 case "collected":
                     proof.collected, proof.deselected = message["checks"], message["deselected"]
                     proof.files = message["files"]
@@ -197,9 +199,10 @@ def serve(wire: Wire, ahead: Ahead, proof: Proof, idle_seconds: float) -> None:
 def answer(ahead: Ahead, proof: Proof, message: Message) -> Message:
     """Return the guest's answer to one command, or why it cannot be asked."""
     command: str = message["command"]
-    output = ask(proof, lambda: ahead.run(command, message["reads"] or only_reads(command)))
+    reads = message["reads"] or only_reads(command)
+    output = ask(proof, lambda: (ahead.rehearse if message["rehearsing"] else ahead.run)(command, reads))
     if output is None:
-        return {"lost": proof.lost}
+        return {"lost": proof.lost} if proof.lost else {"unknown": True}
     return {"exit_status": output.exit_status, "stdout": output.stdout, "stderr": output.stderr}
 
 

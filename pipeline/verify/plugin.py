@@ -1,13 +1,18 @@
 """The pytest plugin of the process that runs the checks: `host` is the open session, results go to the proof.
 
 Nothing is silent: a skip needs a reason, an expected failure is a failure, and what cannot be collected is reported.
+Checks that the proof knows nothing of are rehearsed first, in a copy of this process each time: what they will read is
+learned, and nothing else stays.
 """
 
+import contextlib
 import inspect
 import os
+import signal
 import socket
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -18,6 +23,7 @@ from pipeline.verify.wire import Message, Wire
 DESCRIPTOR = "ASSAY_CHECKS_SOCKET"
 OURS = Path(__file__).parents[2] / "checks"
 REASONLESS = ("", "unconditional skip")
+REHEARSAL_SECONDS = 120
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,6 +77,22 @@ class Reporter:
             }
         )
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Rehearse the checks as often as the proof wants it; they run in earnest afterwards."""
+        while self.rehearsal_is_wanted():
+            copy = os.fork()
+            if not copy:
+                rehearse(session.items)
+            os.waitpid(copy, 0)
+
+    def rehearsal_is_wanted(self) -> bool:
+        """Ask the proof, and pass over the answer that a rehearsal did not wait for."""
+        self.wire.send({"kind": "rehearse"})
+        while (answer := self.wire.receive()) and "wanted" not in answer:
+            pass
+        return bool(answer and answer["wanted"])
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Collect the parts of one check into one result."""
@@ -95,6 +117,23 @@ class Reporter:
         if report.failed:
             report.longrepr = redact(report.longreprtext)
         return report
+
+
+def rehearse(items: Sequence[pytest.Item]) -> NoReturn:
+    """Run each check that asks the guest as far as its answers are known, report nothing, and end this process."""
+    signal.alarm(REHEARSAL_SECONDS)
+    SessionBackend.rehearsing = True
+    asking = [item for item in items if "host" in getattr(item, "fixturenames", ())]
+    try:
+        for item, following in zip(asking, [*asking[1:], None], strict=True):
+            SessionBackend.promised_to_read = item.path.is_relative_to(OURS)
+            with contextlib.suppress(BaseException):
+                item.ihook.pytest_runtest_setup(item=item)
+                item.ihook.pytest_runtest_call(item=item)
+            with contextlib.suppress(BaseException):
+                item.ihook.pytest_runtest_teardown(item=item, nextitem=following)
+    finally:
+        os._exit(0)
 
 
 def judge(report: pytest.TestReport, call: pytest.CallInfo[None]) -> tuple[str, str] | None:

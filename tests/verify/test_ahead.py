@@ -1,4 +1,5 @@
 from contextlib import contextmanager
+from itertools import chain
 from threading import Barrier, Event
 
 import pytest
@@ -6,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import GuestUnreachable
-from pipeline.verify.ahead import BATCH, Ahead, Asked, name_recording, only_reads, read_recording, write_recording
+from pipeline.verify.ahead import (
+    BATCH,
+    REHEARSALS,
+    WORTH_A_REHEARSAL,
+    Ahead,
+    Asked,
+    name_recording,
+    only_reads,
+    read_recording,
+    split,
+    write_recording,
+)
 from tests.verify.scripted import Output, ScriptedShell
 
 
@@ -127,6 +139,67 @@ def test_a_session_that_breaks_is_told_to_who_asks():
         assert ahead.run("a", True).stdout == "a\n"
         with pytest.raises(GuestUnreachable):
             ahead.run("e", True)
+
+
+def test_what_a_rehearsal_misses_is_sent_at_once():
+    shell = ScriptedShell()
+    with sent(shell) as ahead:
+        assert ahead.wants_rehearsal()
+        assert [ahead.rehearse(command, True) for command in "abb"] == [None, None, None]
+        assert not ahead.wants_rehearsal()
+        assert [ahead.run(command, True).stdout for command in "abb"] == ["a\n", "b\n", "b\n"]
+    assert shell.trips == [["a", "b", "b"]]
+    assert ahead.live == 0
+
+
+def test_a_rehearsal_uses_no_answer_up_and_each_check_gets_its_own():
+    answers = iter("123")
+    shell = ScriptedShell(lambda command: Output(0, next(answers)))
+    with sent(shell) as ahead:
+        ahead.wants_rehearsal()
+        ahead.start(["a"])
+        assert [ahead.rehearse("a", True).stdout for _ in range(3)] == ["1", "1", "1"]
+        assert not ahead.wants_rehearsal()
+        assert [ahead.run("a", True).stdout for _ in range(3)] == ["1", "2", "3"]
+    assert shell.trips == [["a"], ["a", "a"]]
+
+
+def test_what_many_checks_miss_is_asked_once_at_first():
+    shell = ScriptedShell()
+    with sent(shell) as ahead:
+        ahead.wants_rehearsal()
+        assert [ahead.rehearse("a", True) for _ in range(WORTH_A_REHEARSAL)] == [None] * WORTH_A_REHEARSAL
+        assert ahead.wants_rehearsal()
+    assert shell.trips == [["a"]]
+
+
+def test_a_rehearsal_never_runs_what_may_write():
+    shell = ScriptedShell()
+    with sent(shell) as ahead:
+        ahead.wants_rehearsal()
+        assert ahead.rehearse("touch /x", False) is None
+        assert not ahead.wants_rehearsal()
+    assert shell.trips == []
+
+
+def test_rehearsals_end():
+    with sent(ScriptedShell()) as ahead:
+        for rehearsal in range(REHEARSALS - 1):
+            assert ahead.wants_rehearsal()
+            for number in range(WORTH_A_REHEARSAL):
+                ahead.rehearse(f"{rehearsal} {number}", True)
+        assert not ahead.wants_rehearsal()
+
+
+def test_what_is_recorded_is_not_rehearsed():
+    with sent(ScriptedShell(), *reads("a")) as ahead:
+        assert not ahead.wants_rehearsal()
+
+
+@given(st.integers(0, 500), st.integers(1, 4))
+def test_batches_hold_every_command_once_and_in_order(count, shells):
+    commands = [str(number) for number in range(count)]
+    assert list(chain(*split(commands, shells))) == commands
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,32 @@ def test_the_second_proof_sends_ahead_what_only_reads(run):
     assert len(second.trips) == 3
 
 
+def test_a_first_proof_rehearses_what_only_reads_and_tells_nothing_of_it(run):
+    check = """
+        import os, pytest
+
+        @pytest.mark.parametrize("number", range(9))
+        def test_a(host, number):
+            if host.run("cat /a").rc == 0:
+                assert host.run(f"cat /{number}").stdout == f"cat /{number}\\n"
+
+        def test_dies_in_a_rehearsal(host):
+            try:
+                host.run("cat /once")
+            except BaseException:
+                os._exit(1)
+
+        def test_writes(host): host.run("touch /w")
+    """
+    shell, seen = ScriptedShell(), []
+    results = run(shell=shell, test_a=check, progress=lambda result, done, total: seen.append((done, total)))
+    assert [str(result.status) for result in results] == ["pass"] * 11
+    assert seen == [(number, 11) for number in range(1, 12)]
+    commands = sorted(chain(*shell.trips))
+    assert commands == sorted(["cat /a"] * 9 + [f"cat /{number}" for number in range(9)] + ["cat /once", "touch /w"])
+    assert len(shell.trips) < 12
+
+
 def test_a_session_that_breaks_makes_checks_unreachable(run):
     check = """
         def test_a(host): host.run("a")
