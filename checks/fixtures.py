@@ -404,19 +404,26 @@ FROM_PACKAGES: tuple[Kind, ...] = (is_privileged, is_job, is_pam_module, is_sign
 
 
 @pytest.fixture
-def unpackaged(ask: Ask, family: str, files: tuple[File, ...]) -> Callable[[Kind], list[str]]:
+def unpackaged(ask: Ask, family: str) -> Callable[[Kind], list[str]]:
     """A function that returns the files of one of the kinds FROM_PACKAGES that no package brought."""
+    files = select_from_packages(ask(PASSWD), ask(GROUP), ask(LISTING))
 
     def select(kind: Kind) -> list[str]:
-        strange = find_unpackaged(ask, family, files)
-        return sorted(file.path for file in files if kind(file) and file.path in strange)
+        strange = find_unpackaged(ask, family, [file.path for file in files])
+        return [file.path for file in files if kind(file) and file.path in strange]
 
     return select
 
 
-def find_unpackaged(ask: Ask, family: str, files: tuple[File, ...]) -> set[str]:
-    """Return those of the files FROM_PACKAGES that no package brought."""
-    paths = sorted(file.path for file in files if any(kind(file) for kind in FROM_PACKAGES))
+@cache
+def select_from_packages(users: str, groups: str, packed: str) -> tuple[File, ...]:
+    """Return the entries of the listing that are FROM_PACKAGES, by path."""
+    files = read_listing(users, groups, packed)
+    return tuple(sorted((file for file in files if any(kind(file) for kind in FROM_PACKAGES)), key=str))
+
+
+def find_unpackaged(ask: Ask, family: str, paths: list[str]) -> set[str]:
+    """Return those of the paths that no package brought."""
     if not paths:
         return set()
     if family == "rpm":

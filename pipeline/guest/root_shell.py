@@ -1,9 +1,9 @@
 """One long-lived root shell: a framed protocol over a byte stream. A command costs one round trip, and so do many.
 
 Each command runs in a subshell of its own, in `/`, with nothing on its standard input: it may read, `exit`, `cd`, print
-NULs or leave its last line open, and the next one does not notice. What it prints waits in two files on tmpfs until it
-has ended, so that standard output, standard error and exit status never mix. A mark that only the reader knows ends
-each of them: that costs no process, and processes are what costs on a slow guest.
+NULs or leave its last line open, and the next one does not notice. What it prints waits in files on tmpfs until the
+whole batch has ended, so that standard output, standard error and exit status never mix. A mark that only the reader
+knows ends each of them: that costs no process, and processes are what costs on a slow guest.
 """
 
 import secrets
@@ -18,6 +18,8 @@ from pipeline.guest.environment import PRELUDE
 from pipeline.guest.program import visible
 
 DEADLINE_SECONDS = 300.0
+ANSWER = b"0 -\n"
+"""Asks for what the commands before it left."""
 BATCH_BYTES = 512 * 1024
 """Commands sent in one go. Both windows of an ssh channel hold more, so that neither side waits for the other."""
 
@@ -27,6 +29,10 @@ folder=$(mktemp -d "$2/assay-shell.XXXXXX") && cd "$folder" || exit 1
 trap 'cd / && rm -rf "$folder"' EXIT
 printf '%s ready\n' "$1"
 while read -r count mark; do
+    if [ "$count" = 0 ]; then
+        cat answers && : >answers || exit 1
+        continue
+    fi
     command=
     while [ "$count" -gt 0 ]; do
         IFS= read -r line || exit 1
@@ -34,12 +40,12 @@ while read -r count mark; do
 "
         count=$((count - 1))
     done
-    ( exec </dev/null >out 2>err; cd /; umask 022; set --; unset mark; eval "$command" )
-    printf '%s %s\n' "$1" "$?"
-    for file in out err; do
-        if [ -s "$file" ]; then cat "$file"; else [ -e "$file" ]; fi || exit 1
+    ( exec </dev/null >>answers 2>errors; cd /; umask 022; set --; unset mark; eval "$command" )
+    status=$?
+    {
         printf '%s' "$mark"
-    done
+        if [ -s errors ]; then cat errors; else [ -e errors ]; fi
+    } >>answers && printf '%s%s %s\n' "$mark" "$1" "$status" >>answers || exit 1
 done
 """
 
@@ -104,7 +110,7 @@ class RootShell:
         outputs: list[Output] = []
         mark = new_nonce().encode()
         for batch in split_batches(frame(command, mark) for command in commands):
-            self.write(b"".join(batch), ends)
+            self.write(b"".join(batch) + ANSWER, ends)
             outputs.extend(self.read_output(mark, ends) for _ in batch)
         return outputs
 
@@ -124,10 +130,10 @@ class RootShell:
 
     def read_output(self, mark: bytes, ends: float) -> Output:
         """Return what one command left."""
+        stdout, stderr = (to_text(self.read_until(mark, ends)) for _ in range(2))
         words = self.read_until(b"\n", ends).split()
         if len(words) != 2 or words[0] != self.nonce or not words[1].isdigit():
             raise self.lose("its answer is no answer")
-        stdout, stderr = (to_text(self.read_until(mark, ends)) for _ in range(2))
         return Output(int(words[1]), stdout, stderr)
 
     def read_until(self, end: bytes, ends: float) -> bytes:

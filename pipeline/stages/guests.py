@@ -32,7 +32,7 @@ REFUSALS_SECONDS = 5.0
 """A guest that goes down or comes up lets nobody in (pam_nologin): it is looked at again after so long."""
 ANSWER_SECONDS = 15.0
 """A guest that goes down while it is asked never answers, and nothing closes its connection."""
-ROOT_SHELLS = 2
+ROOT_SHELLS = 3
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 GATE = "gate"
 """The role of the bastion and NAT instance of the build's own: it is always reached by its public address."""
@@ -223,7 +223,10 @@ def enter_another_boot(guest: Guest, boot_id: str) -> Shell | None:
 
 
 def open_root_shells(shell: Shell) -> tuple[RootShell, ...]:
-    """Return the root shells that the checks are asked in: as many as the smallest instances have processors."""
+    """Return the root shells that the checks are asked in.
+
+    One more than the smallest instances have processors: these work on while what one has answered is under way.
+    """
     return tuple(shell.open_root_shell() for _ in range(ROOT_SHELLS))
 
 

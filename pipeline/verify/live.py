@@ -176,7 +176,7 @@ def command_line(layer: Layer, place: Path, paths: Sequence[Path]) -> list[str]:
 def environment() -> dict[str, str]:
     """Return this process's environment without what steers pytest, and with the project importable."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    return kept | {"PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return kept | {"PYTHONPATH": str(PROJECT)}
 
 
 def serve(wire: Wire, ahead: Ahead, proof: Proof, idle_seconds: float) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline.guest.shell import Channel, Shell
 from pipeline.report.evidence import Layer, Status
+from pipeline.stages.guests import ROOT_SHELLS
 from pipeline.verify.ahead import read_recording
 from pipeline.verify.live import CHECKS, prove
 from tests.bench.rows import Row
@@ -24,7 +25,6 @@ from tests.verify.far_debian import FarDebian, ask_by_paramiko, far_debian
 ORDINARY = Path(__file__).with_name("ordinary_checks.py")
 RUNS = 7
 RUNS_OF_PEERS = 3
-ROOT_SHELLS = 2
 END = "assay-bench-end"
 
 
