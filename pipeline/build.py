@@ -19,6 +19,7 @@ from pipeline.report.evidence_folder import reasons_unproved
 from pipeline.spec import Spec, spec_digest
 from pipeline.stages.clean_up import clean_up
 from pipeline.stages.context import Context
+from pipeline.stages.differences import record_differences
 from pipeline.stages.harden import harden
 from pipeline.stages.launch import launch
 from pipeline.stages.prove import prove_live, prove_sealed
@@ -103,6 +104,7 @@ def conclude(
             console.notice("kept: everything that was made; `invoke sweep` removes it")
         else:
             clean_up(context)
+        record_differences(context)
         evidence = context.recorder.finish(problem)
     if problem and not isinstance(problem, AssayError | KeyboardInterrupt):
         raise problem

@@ -13,17 +13,13 @@ from pipeline.aws import images
 from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.session import Session
 from pipeline.errors import BlockUnreadable, CloudFailed, SpecInvalid
-from pipeline.report.evidence import Evidence
+from pipeline.report.evidence import Change
 from pipeline.report.evidence_folder import find_build_of, read_report
-from pipeline.report.render import control_matrix
-from pipeline.report.sbom import FILE as BILL
-from pipeline.report.sbom import read_sizes, read_versions
 from pipeline.residue.blocks import BlockSource, Spool, open_image
 from pipeline.residue.contents import read_contents
 from pipeline.residue.vouch import in_usr
-from pipeline.stages.booted_state import read_state
+from pipeline.stages.differences import Values, find_changes, read_build
 
-ABSENT = ""
 ON_DISKS = ("users", "units", "privileged programs", "kernel settings", "files")
 """What only the blocks of a disk tell."""
 ORDER = (
@@ -31,25 +27,7 @@ ORDER = (
     *("kernel settings in effect", "controls", "results", "findings", "files"),
 )
 """The subjects as they are printed; the longest come last."""
-Values = Mapping[str, str]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Change:
-    """One thing that is not the same in both. Empty is: not there."""
-
-    name: str
-    before: str
-    after: str
-
-    def line(self) -> str:
-        """Return it as people read it: `+` came, `-` went, `~` changed."""
-        if not self.before:
-            return f"+ {self.name} {self.after}".rstrip()
-        if not self.after:
-            return f"- {self.name} {self.before}".rstrip()
-        return f"~ {self.name} {self.before} → {self.after}"
 
 
 @dataclass(frozen=True)
@@ -168,7 +146,10 @@ def fold(files: tuple[Change, ...], packages: tuple[Change, ...], owners: Values
     changed = {change.name.partition(" ")[0] for change in packages}
     by_package = {change.name: owners.get(in_usr(change.name[1:]), "") for change in files}
     counted = Counter(owner for owner in by_package.values() if owner in changed)
-    folded = [Change(f"of the package {name}", "", f"{count} files") for name, count in sorted(counted.items())]
+    folded = [
+        Change(name=f"of the package {name}", before="", after=f"{count} files")
+        for name, count in sorted(counted.items())
+    ]
     return (*(change for change in files if by_package[change.name] not in changed), *folded)
 
 
@@ -181,77 +162,3 @@ def compare_builds(before: Path, after: Path) -> Difference:
     difference = compare_sides(one, other)
     on_disks = {subject: "name the images as ami-…: it is read from their blocks" for subject in ON_DISKS}
     return Difference(one.name, other.name, difference.subjects, {**difference.unknown, **on_disks})
-
-
-def read_build(folder: Path) -> dict[str, Values]:
-    """Return what the evidence of a build says, by subject. Raises SpecInvalid without a report or a bill."""
-    evidence, bill = read_report(folder), read_bill(folder)
-    state = read_state(folder)
-    return {
-        "identity": identity_of(evidence),
-        "packages": read_versions(bill),
-        "sizes": sizes_of(bill),
-        "controls": controls_of(evidence),
-        "results": results_of(evidence),
-        "findings": findings_of(evidence),
-        **({"ports": state.ports, "kernel settings in effect": state.kernel_settings} if state else {}),
-    }
-
-
-def find_changes(before: Values, after: Values) -> Iterator[Change]:
-    """Yield each name under which two mappings differ, in order."""
-    for name in sorted(before.keys() | after.keys()):
-        change = Change(name, before.get(name, ABSENT), after.get(name, ABSENT))
-        if change.before != change.after:
-            yield change
-
-
-def read_bill(folder: Path) -> str:
-    """Return the bill of materials of a build. Raises SpecInvalid when it has none that can be read."""
-    path = folder / BILL
-    try:
-        text = path.read_text()
-        read_versions(text)
-    except (OSError, ValueError) as error:
-        raise SpecInvalid(
-            f"there is no bill of materials at {path}", hint="a build writes one once its guest was proved live"
-        ) from error
-    return text
-
-
-def identity_of(evidence: Evidence) -> Values:
-    """Return what the build is about."""
-    image, base = evidence.image, evidence.base_image
-    return {
-        "spec": evidence.spec_name,
-        "spec digest": evidence.spec_digest,
-        "region": evidence.region,
-        "base image": f"{base.image_id} {base.name}" if base else ABSENT,
-        "image": f"{image.image_id} {image.name}" if image else ABSENT,
-        "exit status": str(evidence.exit_status),
-    }
-
-
-def sizes_of(bill: str) -> Values:
-    """Return how many packages there are, and how much they take up, as their package database says."""
-    sizes = read_sizes(bill)
-    return {"packages": str(len(sizes)), "installed": f"{sum(sizes.values()) / 2**20:.1f} MiB"}
-
-
-def controls_of(evidence: Evidence) -> Values:
-    """Return the status of each control at each layer."""
-    return {
-        f"{control} {layer.words}": str(status)
-        for control, row in control_matrix(evidence).items()
-        for layer, status in row.items()
-    }
-
-
-def results_of(evidence: Evidence) -> Values:
-    """Return the status of each step and check, by where it comes from and what it says of itself."""
-    return {f"{one.layer.words}: {one.source} {one.title}": str(one.status) for one in evidence.results}
-
-
-def findings_of(evidence: Evidence) -> Values:
-    """Return what was found that must not be there; the same thing elsewhere on the disk is the same thing."""
-    return {f"{one.control} {one.kind} {one.fingerprint}": one.place for one in evidence.findings}

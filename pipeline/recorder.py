@@ -11,7 +11,18 @@ from pathlib import Path
 from pipeline.errors import AssayError, FileUnwritable, Interrupted, ProofFailed, ResidueFound, ResourcesLeaked
 from pipeline.files import write_atomically
 from pipeline.report.console import Console, StageLine
-from pipeline.report.evidence import BaseImage, Evidence, Finding, Image, Leak, Resource, Result, Stage, Status
+from pipeline.report.evidence import (
+    BaseImage,
+    Evidence,
+    Finding,
+    Image,
+    Leak,
+    Previous,
+    Resource,
+    Result,
+    Stage,
+    Status,
+)
 from pipeline.report.evidence_folder import write_report
 from pipeline.report.render import failed_results
 
@@ -134,6 +145,10 @@ class Recorder:
     def set_image(self, image: Image) -> None:
         """Record the image that was made, proved or not."""
         self._update(image=image)
+
+    def set_previous(self, previous: Previous) -> None:
+        """Record what is not as in the build before."""
+        self._update(previous=previous)
 
     def pin(self, snapshot_id: str, digest: str) -> None:
         """Record the digest over the blocks of a snapshot that was searched (R06)."""

@@ -6,12 +6,13 @@ from typing import NoReturn
 
 import pytest
 
-from pipeline.diff import Change, compare, compare_builds, find_changes, fold
+from pipeline.diff import compare, compare_builds, fold
 from pipeline.errors import BlockUnreadable, SpecInvalid
-from pipeline.report.evidence import Evidence, Finding, Layer, Status
+from pipeline.report.evidence import Change, Evidence, Finding, Layer, Status
 from pipeline.report.evidence_folder import write_report
 from pipeline.report.sbom import Inventory, Package, render_sbom
 from pipeline.stages.booted_state import FILE as STATE
+from pipeline.stages.differences import find_changes
 from tests.report.evidence_examples import CLEAN, START, result
 from tests.residue.test_back_doors import Plant, Small
 
@@ -31,6 +32,10 @@ def write_build(folder: Path, evidence: Evidence, *packages: Package) -> Path:
 @pytest.fixture
 def before(tmp_path: Path) -> Path:
     return write_build(tmp_path / "b1", CLEAN, OPENSSH, CURL)
+
+
+def change(name: str, before: str, after: str) -> Change:
+    return Change(name=name, before=before, after=after)
 
 
 def test_equal_builds_do_not_differ(before: Path) -> None:
@@ -79,7 +84,7 @@ def test_every_subject_says_what_changed(before: Path, tmp_path: Path) -> None:
 
 def test_order_of_names_is_the_alphabet_s() -> None:
     changes = list(find_changes({"b": "1", "a": "1"}, {"c": "1"}))
-    assert changes == [Change("a", "1", ""), Change("b", "1", ""), Change("c", "", "1")]
+    assert changes == [change("a", "1", ""), change("b", "1", ""), change("c", "", "1")]
 
 
 @pytest.mark.parametrize("text", [None, "x", "{}"])
@@ -109,9 +114,9 @@ def test_what_two_fresh_boots_showed_is_compared(before: Path, tmp_path: Path) -
 
 
 def test_files_of_a_package_that_changed_are_one_line() -> None:
-    files = (Change("/bin/a", "1", "2"), Change("/usr/bin/b", "1", "2"), Change("/etc/c", "", "1"))
+    files = (change("/bin/a", "1", "2"), change("/usr/bin/b", "1", "2"), change("/etc/c", "", "1"))
     owners = {"usr/bin/a": "nginx", "usr/bin/b": "nginx", "etc/c": "curl"}
-    folded = fold(files, (Change("nginx amd64", "1", "2"),), owners)
+    folded = fold(files, (change("nginx amd64", "1", "2"),), owners)
     assert [change.line() for change in folded] == ["+ /etc/c 1", "+ of the package nginx 2 files"]
 
 

@@ -121,6 +121,32 @@ class BaseImage(Frozen):
     creation_date: str
 
 
+class Change(Frozen):
+    """One thing that is not the same in two builds or images. Empty is: not there."""
+
+    name: str
+    before: str
+    after: str
+
+    def line(self) -> str:
+        """Return it as people read it: `+` came, `-` went, `~` changed."""
+        if not self.before:
+            return f"+ {self.name} {self.after}".rstrip()
+        if not self.after:
+            return f"- {self.name} {self.before}".rstrip()
+        return f"~ {self.name} {self.before} → {self.after}"
+
+
+class Previous(Frozen):
+    """The newest earlier build of the same spec that was proved, and what is not as it was there."""
+
+    build_id: str
+    image_id: str
+    finished: datetime | None
+    changes: dict[str, tuple[Change, ...]]
+    """By subject: packages, ports, controls … A subject without changes is in it, and empty."""
+
+
 class Evidence(Frozen):
     """Everything that a build can show of itself; `report.json` is this model as JSON."""
 
@@ -140,5 +166,7 @@ class Evidence(Frozen):
     """By snapshot: SHA-256 over the blocks that were searched, so that a copy can be held against them (R06)."""
     resources: tuple[Resource, ...] = ()
     leaks: tuple[Leak, ...] = ()
+    previous: Previous | None = None
+    """None: no such build is on this machine, or this one came to no bill of materials."""
     error: str | None = None
     exit_status: int = 0

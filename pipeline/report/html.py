@@ -27,6 +27,10 @@ MOST_TICKS = 6
 SHOWN_FINDINGS = 200
 """The others are folded away: they are there, and cost no layout."""
 
+SHOWN_CHANGES = 20
+"""A subject with more differences to the build before is folded."""
+ABSENT = "not there"
+
 MARKS = {Status.PASS: "✓", Status.FAIL: "✗", Status.UNREACHABLE: "?", Status.NOT_APPLICABLE: "−"}  # noqa: RUF001  a minus is seen
 LAYERS = {
     Layer.HARDENED: "set while hardening",
@@ -115,6 +119,8 @@ def render_html(evidence: Evidence) -> str:
         results=count_results(evidence.results),
         failures=failed_results(evidence),
         shown_findings=SHOWN_FINDINGS,
+        shown_changes=SHOWN_CHANGES,
+        absent=ABSENT,
         timeline=timeline_of(evidence),
         marks=MARKS,
         layers=LAYERS,

@@ -4,11 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.report.evidence import (
     BaseImage,
+    Change,
     Evidence,
     Finding,
     Image,
     Layer,
     Leak,
+    Previous,
     Resource,
     Result,
     Stage,
@@ -67,6 +69,24 @@ FULL = Evidence(
     ),
     resources=(Resource(kind="instance", identity="i-1", region="eu-central-1", created=START),),
     leaks=(Leak(kind="volume", identity="vol-1", region="eu-central-1", reason="in use"),),
+    previous=Previous(
+        build_id="b0",
+        image_id="ami-0fade",
+        finished=START - timedelta(days=1),
+        changes={
+            "identity": (Change(name="base image", before="ami-00000000 debian-12", after="ami-00000001 debian-12"),),
+            "packages": (
+                Change(name="curl amd64", before="7.88.1-10", after="7.88.1-11"),
+                Change(name="telnetd amd64", before="0.17-41", after=""),
+                Change(name=NASTY, before="", after="1"),
+            ),
+            "results": tuple(
+                Change(name=f"live: checks/test_sshd.py::test_{number}", before="pass", after="fail")
+                for number in range(30)
+            ),
+            "ports": (),
+        },
+    ),
     error="one check failed\n  what to do: read the report",
     exit_status=40,
 )

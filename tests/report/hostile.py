@@ -1,6 +1,6 @@
 """A report of a guest that wants to run something in the browser of whoever reads it."""
 
-from pipeline.report.evidence import Evidence, Finding, Image, Layer, Leak, Result, Stage, Status
+from pipeline.report.evidence import Change, Evidence, Finding, Image, Layer, Leak, Previous, Result, Stage, Status
 from tests.report.evidence_examples import FULL, NASTY, START
 
 ATTACKS = (
@@ -35,6 +35,12 @@ HOSTILE = Evidence(
     block_digests={ALL: ALL},
     resources=tuple(one.model_copy(update={"identity": ALL, "kind": ALL}) for one in FULL.resources),
     leaks=(Leak(kind=ALL, identity=ALL, region=ALL, reason=ALL),),
+    previous=Previous(
+        build_id=ALL,
+        image_id=ALL,
+        finished=START,
+        changes={ALL: (Change(name=ALL, before=ALL, after=ALL),), f"more {ALL}": ()},
+    ),
     error=ALL,
     exit_status=40,
 )

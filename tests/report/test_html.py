@@ -158,6 +158,30 @@ def test_page_says_all_that_the_evidence_says() -> None:
         assert words in text, words
 
 
+def test_differences_to_the_build_before_are_shown_the_many_folded() -> None:
+    page = Page(render_html(FULL))
+    for words in (
+        "b0",
+        "ami-0fade",
+        "telnetd amd64",
+        "0.17-41",
+        "not there",
+        "7.88.1-11",
+        "30 changes",
+        "The same: ports.",
+    ):
+        assert words in page.text, words
+    parts = {str(part["aria-label"]) for part in page.having("div") if "aria-label" in part}
+    assert {"Differences: identity", "Differences: packages", "Differences: results"} <= parts
+    assert "Differences: ports" not in parts
+    assert [name for name, attributes in page.tags if name == "details" and "open" in attributes] == ["details"] * 2
+
+
+def test_a_first_build_says_that_there_is_nothing_to_compare_with() -> None:
+    assert "no earlier proved build" in Page(render_html(FULL.model_copy(update={"previous": None}))).text
+    assert "no earlier proved build" not in Page(render_html(BARE)).text
+
+
 def test_figures_count_controls_by_their_worst_and_say_what_has_no_evidence() -> None:
     text = Page(render_html(FULL)).text
     # H01 and R03 fail, H02 is unreachable, H04 does not apply; all the others were not asked.
