@@ -88,6 +88,11 @@ class PackageDatabase:
         """Every digest that some package gives."""
         return frozenset(digest for digests in self.hashes.values() for digest in digests)
 
+    @cached_property
+    def algorithms(self) -> frozenset[str]:
+        """What the digests of packages are made with."""
+        return frozenset(ALGORITHMS[len(digest)] for digest in self.contents)
+
     @property
     def is_known(self) -> bool:
         """Whether there is a database that names files."""
@@ -108,8 +113,7 @@ class PackageDatabase:
 
     def repeats(self, entry: Entry) -> bool:
         """Say whether a file has the content of some package's file: packages copy what they bring."""
-        algorithms = {ALGORITHMS[len(digest)] for digest in self.contents}
-        return any(self._digest(entry, algorithm) in self.contents for algorithm in algorithms)
+        return any(self._digest(entry, algorithm) in self.contents for algorithm in self.algorithms)
 
     def _take_rpm(self, hashes: dict[str, set[str]], entry: Entry) -> None:
         for file in rpm.read_files(b"".join(self._files.read(entry))):

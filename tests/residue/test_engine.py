@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.residue.encodings import Encoding, expression_of, literal_form, parse_form
+from pipeline.residue.encodings import Encoding, Form, expression_of, literal_form, parse_form
 from pipeline.residue.engine import Searcher, Stream, scan
 from pipeline.residue.matcher import FastMatcher, SlowMatcher
+from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.rules import Sighting, Trigger, undress
 
 BLOCK = 4096
@@ -91,6 +92,22 @@ soup = st.lists(
 def test_both_matchers_find_the_same(expressions: list[bytes], data: bytes) -> None:
     parsed = tuple(parse_form(expression) for expression in expressions)
     assert sorted(FastMatcher(parsed).find(data)) == sorted(SlowMatcher(parsed).find(data))
+
+
+WIDE = tuple(
+    trigger.form
+    for pattern in PATTERNS
+    for trigger in pattern.triggers()
+    if trigger.encoding is Encoding.UTF16 and isinstance(trigger.form, tuple)
+)
+FAST, SLOW = FastMatcher(WIDE), SlowMatcher(WIDE)
+
+
+@given(st.lists(st.tuples(st.sampled_from(WIDE), st.integers(0, 255), st.binary(max_size=3)), max_size=6))
+def test_both_matchers_find_the_same_in_utf16(placed: list[tuple[Form, int, bytes]]) -> None:
+    data = b"".join(bytes(values[pick % len(values)] for values in form) + rest for form, pick, rest in placed)
+    assert sorted(FAST.find(data)) == sorted(SLOW.find(data))
+    assert {WIDE[number] for number, _, _ in FAST.find(data)} >= {form for form, _, _ in placed}
 
 
 def test_an_expression_has_the_length_of_its_form() -> None:
