@@ -18,6 +18,7 @@ from invoke.tasks import task
 
 if TYPE_CHECKING:
     from pipeline.audit.findings import Line
+    from pipeline.spec import Spec
 
 ROOT = Path(__file__).resolve().parent
 BUILDS = Path(os.environ.get("ASSAY_BUILDS") or ROOT / "builds")
@@ -43,6 +44,13 @@ def errors_explained() -> Iterator[None]:
         # The reader, `head` for example, has seen enough. Python would complain again when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         leave(0)
+
+
+def read_spec(path: str) -> "Spec":
+    """Return the spec at a path. Raises SpecInvalid with all of its problems."""
+    from pipeline.spec import load_spec
+
+    return load_spec(ROOT / path)
 
 
 def leave(exit_status: int) -> NoReturn:
@@ -324,7 +332,7 @@ def sweep(_: Context, spec: str = DEFAULT_SPEC, dry_run: bool = False) -> None:
         "ami": "an image of the spec's cloud and region",
         "snapshot": "a snapshot of the spec's cloud and region",
         "changed": "read only the blocks of the snapshot that differ from this earlier one of the same volume",
-        "spec": SPEC_HELP,
+        "spec": f"the spec that says which cloud, and what may be found (default: {DEFAULT_SPEC}; of a file, none)",
         "json": "print the report as JSON",
         "sarif": "write the findings as SARIF 2.1.0 into this file",
         "state": "keep how far the scan is in this file: interrupted, it goes on from there",
@@ -336,7 +344,7 @@ def scan(
     ami: str = "",
     snapshot: str = "",
     changed: str = "",
-    spec: str = DEFAULT_SPEC,
+    spec: str = "",
     json: bool = False,
     sarif: str = "",
     state: str = "",
@@ -347,16 +355,15 @@ def scan(
         from pipeline.files import write_atomically
         from pipeline.options import open_cloud
         from pipeline.report.console import Console
-        from pipeline.spec import load_spec
 
         console = Console(quiet=json)
         line = console.start_stage("scan")
-        read = load_spec(ROOT / spec)
+        read = read_spec(spec or DEFAULT_SPEC) if spec or not image else None
         reports = scanning.scan(
             image,
             ami,
             snapshot,
-            lambda: open_cloud(read, start_local_cloud),
+            lambda: open_cloud(read or read_spec(DEFAULT_SPEC), start_local_cloud),
             lambda text, done, total: console.progress(line, text, done, total),
             changed,
             read,

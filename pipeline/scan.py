@@ -2,20 +2,21 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.aws import images
-from pipeline.aws.blocks import SnapshotBlocks
-from pipeline.aws.session import Session
 from pipeline.errors import SpecInvalid
-from pipeline.harden.assumed_guest import assume_facts
-from pipeline.report.evidence import Status
+from pipeline.report.results import Status
 from pipeline.report.sarif import Examined, render_sarif
+from pipeline.residue.origin import Written
 from pipeline.residue.proof import Progress
 from pipeline.residue.scan import ScanReport, scan_image, scan_source
 from pipeline.residue.sift import Allowed
-from pipeline.spec import Spec
-from pipeline.stages.prove import allowed_by, written_by
+
+if TYPE_CHECKING:
+    from pipeline.aws.session import Session
+    from pipeline.spec import Spec
 
 MIB = 1 << 20
 
@@ -24,29 +25,32 @@ def scan(
     image: str,
     ami: str,
     snapshot: str,
-    open_session: Callable[[], Session],
+    open_session: "Callable[[], Session]",
     progress: Progress,
     changed: str = "",
-    spec: Spec | None = None,
+    spec: "Spec | None" = None,
     state: str = "",
 ) -> dict[str, ScanReport]:
     """Search exactly one of a file, an AMI, or a snapshot, and return a report for each disk, by its name.
 
     With `changed`, the id of an earlier snapshot of the same volume, only the blocks of `snapshot` that differ from it
     are read. What the spec waives, its users' keys, and what its hardening writes are no findings. An interrupted scan
-    goes on from the file `state`, of several snapshots from one with the snapshot's id at its end. Raises SpecInvalid
-    unless exactly one is named, CloudFailed when the cloud refuses.
+    goes on from the file `state`, of several snapshots from one with the snapshot's id at its end. A file needs neither
+    cloud nor spec, and no more memory than its search. Raises SpecInvalid unless exactly one is named, CloudFailed when
+    the cloud refuses.
     """
     if sum(map(bool, (image, ami, snapshot))) != 1:
         raise SpecInvalid("nothing to scan, or too much", hint="name one of --image FILE, --ami ID, --snapshot ID")
     if changed and not snapshot:
         raise SpecInvalid("only snapshots have changed blocks", hint="name --snapshot ID beside --changed ID")
-    allowed = allowed_by(spec) if spec else Allowed()
-    written = written_by(assume_facts(spec), spec) if spec else frozenset()
+    allowed, written = expected_by(spec) if spec else (Allowed(), frozenset())
     progress = with_rate(progress)
     kept = Path(state) if state else None
     if image:
         return {image: scan_image(Path(image), progress, allowed, kept, written=written)}
+    from pipeline.aws import images
+    from pipeline.aws.blocks import SnapshotBlocks
+
     session = open_session()
     if changed:
         since, whole = SnapshotBlocks(session, snapshot, since=changed), SnapshotBlocks(session, snapshot)
@@ -62,6 +66,14 @@ def scan(
         )
         for found in snapshot_ids
     }
+
+
+def expected_by(spec: "Spec") -> tuple[Allowed, Written]:
+    """Return what a spec lets stay on a disk, and what its hardening writes on a guest that nobody can ask."""
+    from pipeline.harden.assumed_guest import assume_facts
+    from pipeline.stages.expected import allowed_by, written_by
+
+    return allowed_by(spec), written_by(assume_facts(spec), spec)
 
 
 def with_rate(progress: Progress, now: Callable[[], float] = time.monotonic) -> Progress:
@@ -107,8 +119,8 @@ def as_json(reports: dict[str, ScanReport]) -> dict[str, object]:
             "size_bytes": report.size_bytes,
             "searched_bytes": report.searched_bytes,
             "seconds": round(report.seconds, 3),
-            "findings": [finding.model_dump(mode="json") for finding in report.findings],
-            "results": [result.model_dump(mode="json") for result in report.results],
+            "findings": [asdict(finding) for finding in report.findings],
+            "results": [asdict(result) for result in report.results],
         }
         for name, report in reports.items()
     }

@@ -8,7 +8,7 @@ changes nothing that is right.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from pipeline.aws import images, parameters
@@ -198,7 +198,7 @@ class Release:
 
 def named(one: Result, region: str, spec: Spec) -> Result:
     """Return a result that names its region, where there are several."""
-    return one.model_copy(update={"title": f"{one.title} in {region}"}) if spec.release.regions else one
+    return replace(one, title=f"{one.title} in {region}") if spec.release.regions else one
 
 
 def digests_of(session: Session, snapshot_ids: Sequence[str], known: dict[str, str]) -> Iterator[str]:

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.report.evidence import Layer
+from pipeline.report.results import Layer
 
 
 @dataclass(frozen=True)

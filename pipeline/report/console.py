@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console as RichConsole
@@ -21,9 +21,12 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.evidence import Evidence, Finding, Layer, Result, Stage, Status
 from pipeline.report.render import control_matrix, failed_results
+from pipeline.report.results import Finding, Layer, Result, Status
 from pipeline.report.text import first_line, format_seconds, make_visible
+
+if TYPE_CHECKING:
+    from pipeline.report.evidence import Evidence, Stage
 
 SECONDS_BETWEEN_PLAIN_PROGRESS = 5.0
 
@@ -45,7 +48,7 @@ class StageLine:
     parts: "list[StageLine]" = field(default_factory=list)
     progress: str = ""
     reported: float = float("-inf")
-    outcome: Stage | None = None
+    outcome: "Stage | None" = None
 
     @property
     def path(self) -> str:
@@ -90,7 +93,7 @@ class Console:
                 self._print_plain(line.path, "…")
             return line
 
-    def end_stage(self, line: StageLine, outcome: Stage) -> None:
+    def end_stage(self, line: StageLine, outcome: "Stage") -> None:
         """Show how a stage ended; the outermost one leaves its whole tree on the screen."""
         with self._lock:
             line.outcome = outcome
@@ -168,7 +171,7 @@ class Console:
                 self._live.stop()
                 self._live = None
 
-    def summary(self, evidence: Evidence, folder: str = "") -> None:
+    def summary(self, evidence: "Evidence", folder: str = "") -> None:
         """Print what the build came to: stages, controls, failures with their reasons, findings, leaks, the image."""
         with self._lock:
             self.pause()
@@ -240,7 +243,7 @@ def _describe_finding(finding: Finding) -> str:
     return f"{finding.control} [{finding.layer}] {finding.kind} at {finding.place}, {finding.fingerprint}{detail}"
 
 
-def _summarize(evidence: Evidence, folder: str) -> list[RenderableType]:
+def _summarize(evidence: "Evidence", folder: str) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(), _stage_table(evidence)]
     if evidence.results or evidence.findings:
         parts.append(_matrix_table(evidence))
@@ -253,7 +256,7 @@ def _summarize(evidence: Evidence, folder: str) -> list[RenderableType]:
     return parts
 
 
-def _stage_table(evidence: Evidence) -> Table:
+def _stage_table(evidence: "Evidence") -> Table:
     table = Table(box=SIMPLE_HEAD, title="Stages", title_justify="left", title_style="bold")
     table.add_column()
     table.add_column("stage")
@@ -265,13 +268,13 @@ def _stage_table(evidence: Evidence) -> Table:
     return table
 
 
-def _add_stage(table: Table, stage: Stage, depth: int) -> None:
+def _add_stage(table: Table, stage: "Stage", depth: int) -> None:
     table.add_row(_mark(stage.status), Text("  " * depth + make_visible(stage.name)), format_seconds(stage.seconds))
     for part in stage.parts:
         _add_stage(table, part, depth + 1)
 
 
-def _matrix_table(evidence: Evidence) -> Table:
+def _matrix_table(evidence: "Evidence") -> Table:
     matrix = control_matrix(evidence)
     layers = [layer for layer in Layer if any(layer in row for row in matrix.values())]
     table = Table(box=SIMPLE_HEAD, title="Controls", title_justify="left", title_style="bold")
@@ -290,7 +293,7 @@ def _listing(title: str, rows: list[str]) -> list[RenderableType]:
     return [Group(Text(title, style="bold"), *lines, Text())]
 
 
-def _ending(evidence: Evidence, folder: str) -> Group:
+def _ending(evidence: "Evidence", folder: str) -> Group:
     lines = []
     if evidence.image:
         image = evidence.image

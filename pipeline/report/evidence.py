@@ -1,74 +1,20 @@
 """The evidence of a build: the one model behind every report. Renderings live in `render.py`."""
 
 from datetime import datetime
-from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.report.results import Finding, Layer, Result, Status
+
+__all__ = ["BaseImage", "Evidence", "Finding", "Image", "Layer", "Leak", "Resource", "Result", "Stage", "Status"]
+
 SCHEMA_VERSION = "1"
-
-
-class Layer(StrEnum):
-    """Where a control is served or proved; the letters are those of the control catalogue."""
-
-    HARDENED = "G"
-    SCRUBBED = "S"
-    LIVE = "L"
-    FRESH_BOOT = "B"
-    RAW = "R"
-    AWS = "A"
-
-    @property
-    def words(self) -> str:
-        """Return the layer as people read it: `fresh boot`."""
-        return "AWS" if self is Layer.AWS else self.name.lower().replace("_", " ")
-
-
-class Status(StrEnum):
-    """What is known of a control at a layer. `UNREACHABLE` means that it could not be asked: it counts as a failure."""
-
-    PASS = "pass"  # noqa: S105
-    FAIL = "fail"
-    NOT_APPLICABLE = "not-applicable"
-    UNREACHABLE = "unreachable"
-
-    @property
-    def is_failure(self) -> bool:
-        """Whether it counts as a failure."""
-        return self in (Status.FAIL, Status.UNREACHABLE)
 
 
 class Frozen(BaseModel):
     """A value of the evidence: it never changes after it was recorded."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Result(Frozen):
-    """One step that ran or one check that was made, for the controls that it serves."""
-
-    controls: tuple[str, ...]
-    layer: Layer
-    status: Status
-    title: str
-    source: str
-    """What ran: `harden/sshd`, `checks/test_sshd.py::test_root_login`, `residue/build_keys` …"""
-    detail: str = ""
-    """The reason for anything but a pass; never a secret."""
-    changed: bool = False
-    """For a step: it changed the guest."""
-    seconds: float = 0.0
-
-
-class Finding(Frozen):
-    """Something that must not be there. It shows place, kind and fingerprint, never the secret itself."""
-
-    control: str
-    layer: Layer
-    kind: str
-    place: str
-    fingerprint: str
-    detail: str = ""
 
 
 class Stage(Frozen):

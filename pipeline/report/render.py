@@ -2,10 +2,14 @@
 
 import json
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from pipeline.report.evidence import Evidence, Finding, Layer, Result, Stage, Status
+from pipeline.report.results import Finding, Layer, Result, Status
 from pipeline.report.text import make_visible
+
+if TYPE_CHECKING:
+    from pipeline.report.evidence import Evidence, Stage
 
 WORST_FIRST = (Status.FAIL, Status.UNREACHABLE, Status.PASS, Status.NOT_APPLICABLE)
 
@@ -17,7 +21,7 @@ def worst_status(statuses: Iterable[Status]) -> Status:
     return min(statuses, key=WORST_FIRST.index, default=Status.NOT_APPLICABLE)
 
 
-def control_matrix(evidence: Evidence) -> Matrix:
+def control_matrix(evidence: "Evidence") -> Matrix:
     """Return for each control, in order, its status at each layer where something was recorded; a finding is a fail."""
     recorded: dict[str, dict[Layer, list[Status]]] = {}
     for result in evidence.results:
@@ -31,20 +35,22 @@ def control_matrix(evidence: Evidence) -> Matrix:
     }
 
 
-def failed_results(evidence: Evidence) -> tuple[Result, ...]:
+def failed_results(evidence: "Evidence") -> tuple[Result, ...]:
     """Return the results that count as failures: what failed, and what could not be asked."""
     return tuple(result for result in evidence.results if result.status.is_failure)
 
 
-def render_json(evidence: Evidence) -> str:
+def render_json(evidence: "Evidence") -> str:
     """Return `report.json`: the evidence and, under `controls`, the matrix. Plain ASCII, so that nothing in it acts."""
     document = evidence.model_dump(mode="json")
     document["controls"] = control_matrix(evidence)
     return json.dumps(document, indent=2) + "\n"
 
 
-def parse_json(text: str) -> Evidence:
+def parse_json(text: str) -> "Evidence":
     """Return the evidence that a `report.json` holds. Raises ValueError for anything else."""
+    from pipeline.report.evidence import Evidence
+
     document = json.loads(text)
     if isinstance(document, dict):
         document.pop("controls", None)
@@ -53,6 +59,8 @@ def parse_json(text: str) -> Evidence:
 
 def export_report_schema() -> str:
     """Return the JSON Schema of `report.json`, as report.schema.json beside this module holds it."""
+    from pipeline.report.evidence import Evidence
+
     schema = Evidence.model_json_schema(mode="serialization")
     schema["properties"]["controls"] = {
         "description": "The status of each control at each layer: the worst that was recorded.",
@@ -67,7 +75,7 @@ def export_report_schema() -> str:
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"
 
 
-def render_junit(evidence: Evidence) -> str:
+def render_junit(evidence: "Evidence") -> str:
     """Return the evidence as JUnit XML: a suite for the stages, one for each layer, one for what must not be there."""
     root = ElementTree.Element("testsuites", name=make_visible(f"{evidence.spec_name} {evidence.build_id}"))
     _add_suite(root, "stages", [_stage_case(stage) for stage in evidence.stages] + _ending_cases(evidence))
@@ -108,12 +116,12 @@ def _finding_case(finding: Finding) -> ElementTree.Element:
     return _mark(case, "failure", f"{finding.kind} at {finding.place}, {finding.fingerprint}. {finding.detail}".strip())
 
 
-def _stage_case(stage: Stage) -> ElementTree.Element:
+def _stage_case(stage: "Stage") -> ElementTree.Element:
     case = _case("stages", stage.name, stage.seconds)
     return case if stage.status is Status.PASS else _mark(case, "failure", stage.detail or str(stage.status))
 
 
-def _ending_cases(evidence: Evidence) -> list[ElementTree.Element]:
+def _ending_cases(evidence: "Evidence") -> list[ElementTree.Element]:
     """Return the cases of what no stage owns: how the build ended, and each thing that it could not remove."""
     cases = []
     if evidence.error is not None:

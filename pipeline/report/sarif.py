@@ -8,11 +8,15 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pipeline.report.catalogue import CATALOGUE
-from pipeline.report.evidence import Evidence, Finding, Leak, Result, Status
+from pipeline.report.results import Finding, Result, Status
 from pipeline.report.text import make_visible
+
+if TYPE_CHECKING:
+    from pipeline.report.evidence import Evidence, Leak
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 WITHOUT_CONTROL = "UNNAMED"
@@ -34,10 +38,10 @@ class Examined:
     digest: str = ""
     """The SHA-256 over its blocks, where they were searched."""
     error: str | None = None
-    leaks: tuple[Leak, ...] = ()
+    leaks: "tuple[Leak, ...]" = ()
 
 
-def examined_by(evidence: Evidence) -> Examined:
+def examined_by(evidence: "Evidence") -> Examined:
     """Return what a build or a proof examined, as the renderer takes it."""
     image = evidence.image
     digests = evidence.block_digests

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.errors import AssayError
-from pipeline.report.evidence import Finding, Layer, Result, Status
+from pipeline.report.results import Finding, Layer, Result, Status
 from pipeline.residue import forbidden, kernel, packages, privilege, startup, trust, users
 from pipeline.residue.difference import doubts
 from pipeline.residue.locate import Locator, first_line

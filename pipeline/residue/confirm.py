@@ -11,11 +11,8 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 
 Match = re.Match[bytes]
 Confirm = Callable[[Match], bytes | None]
@@ -169,6 +166,9 @@ def der_private_key(match: Match) -> bytes | None:
     length = der_length(data)
     if length is None or length > len(data) or len(set(data[16:length])) < 20:
         return None
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
     try:
         serialization.load_der_private_key(data[:length], None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
@@ -176,6 +176,29 @@ def der_private_key(match: Match) -> bytes | None:
     except (ValueError, UnsupportedAlgorithm):
         return None
     return data[:length]
+
+
+def rsa_private_key(match: Match) -> bytes | None:
+    """Accept the DER of an RSA private key (RFC 8017, A.1.2): its modulus is the product of its primes."""
+    data = match[0]
+    length = der_length(data)
+    if length is None or length > len(data):
+        return None
+    numbers = list(der_integers(data[:length]))
+    is_key = len(numbers) >= 6 and numbers[1] == numbers[4] * numbers[5] and min(numbers[4:6]) > 1
+    return data[:length] if is_key else None
+
+
+def der_integers(data: bytes) -> Iterator[int]:
+    """Yield the integers at the beginning of a DER sequence, up to what is none or is cut."""
+    place = 2 + (data[1] & 0x7F if data[1] >= 0x80 else 0)
+    while data[place : place + 1] == b"\x02":
+        length = der_length(b"\x30" + data[place + 1 : place + 5])
+        if length is None or place + length > len(data):
+            return
+        header = 2 + (data[place + 1] & 0x7F if data[place + 1] >= 0x80 else 0)
+        yield int.from_bytes(data[place + header : place + length], "big")
+        place += length
 
 
 def der_length(data: bytes) -> int | None:

@@ -14,7 +14,7 @@ from typing import Protocol
 from pipeline.residue.encodings import Encoding, parse_form
 from pipeline.residue.rules import Sighting, Trigger
 
-PIECE = 1024 * 1024
+PIECE = 256 * 1024
 """What a decompressor may give at once, in bytes."""
 
 SLICE = 16 * 1024
@@ -49,7 +49,7 @@ class Decompressor(Protocol):
     finished: bool
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what comes out, in pieces of at most about a mebibyte. Raises Damaged."""
+        """Yield what comes out, in pieces of a few hundred kibibytes at most. Raises Damaged."""
 
 
 class Deflate:

@@ -18,7 +18,9 @@ from pipeline.errors import BlockUnreadable
 from pipeline.residue.blocks import BlockSource
 
 SECTOR = 512
-CACHED_BLOCKS = 12
+CACHED_BLOCKS = 4
+PIECE = 512 * 1024
+"""How much of a file is read at once, in bytes."""
 EXT_JOURNAL_INODE = 8
 CAPABILITIES = "security.capability"
 
@@ -37,7 +39,7 @@ class SourceFile(io.RawIOBase):
 
     def __init__(self, source: BlockSource) -> None:
         self._source = source
-        self._written = frozenset(source.indices())
+        self._written = flags_of(source)
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._extents: tuple[Extent, ...] = (Extent(0, 0, source.size_bytes),)
         self._size = source.size_bytes
@@ -89,7 +91,7 @@ class SourceFile(io.RawIOBase):
 
     def _block(self, index: int) -> bytes:
         """Return a block through a small cache: metadata is read in small pieces."""
-        if index not in self._written:
+        if not self._written[index : index + 1].strip(b"\0"):
             return bytes(self._source.block_size)
         if index in self._cache:
             self._cache.move_to_end(index)
@@ -176,39 +178,33 @@ class FileSystem:
         return (*walk(root, place, self.unread), *self._journal())
 
     @cached_property
-    def _runs(self) -> list[tuple[int, int, Entry, int]]:
-        """All extents, by where they lie: start, end, whose, and where in the file."""
-        return sorted(
-            (
-                (run.physical, run.physical + run.size, entry, run.logical)
-                for entry in self.entries
-                for run in entry.extents
-            ),
-            key=lambda run: run[0],
-        )
+    def _runs(self) -> list[tuple[Extent, Entry]]:
+        """All extents, by where they lie, and whose each is."""
+        return sorted(((run, entry) for entry in self.entries for run in entry.extents), key=begin_of)
 
     def owner(self, offset: int) -> tuple[Entry, int] | None:
         """Return the file that owns a place, and the place in the file."""
-        at = bisect.bisect_right(self._runs, offset, key=lambda run: run[0]) - 1
-        if at < 0 or offset >= self._runs[at][1]:
+        at = bisect.bisect_right(self._runs, offset, key=begin_of) - 1
+        if at < 0:
             return None
-        start, _, entry, logical = self._runs[at]
-        return entry, logical + offset - start
+        run, entry = self._runs[at]
+        within = offset - run.physical
+        return (entry, run.logical + within) if within < run.size else None
 
     def read(self, entry: Entry) -> Iterator[bytes]:
-        """Yield the content of a file, in pieces of at most a mebibyte; holes are zeros."""
+        """Yield the content of a file, in pieces of at most a block; holes are zeros."""
         position = 0
         for run in entry.extents:
             while position < min(run.logical, entry.size):
-                gap = bytes(min(1 << 20, run.logical - position, entry.size - position))
+                gap = bytes(min(PIECE, run.logical - position, entry.size - position))
                 yield gap
                 position += len(gap)
             while position < min(run.logical + run.size, entry.size):
-                size = min(1 << 20, run.logical + run.size - position, entry.size - position)
+                size = min(PIECE, run.logical + run.size - position, entry.size - position)
                 yield self.file.read_at(run.physical + position - run.logical, size)
                 position += size
         while position < entry.size:
-            gap = bytes(min(1 << 20, entry.size - position))
+            gap = bytes(min(PIECE, entry.size - position))
             yield gap
             position += len(gap)
 
@@ -226,6 +222,19 @@ class FileSystem:
             yield entry_of(journal, "<journal>", lambda physical: physical)
         else:
             yield xfs_log(self.file)
+
+
+def begin_of(run: tuple[Extent, Entry]) -> int:
+    """Return where an extent begins on its file system."""
+    return run[0].physical
+
+
+def flags_of(source: BlockSource) -> bytearray:
+    """Return for each block of a disk whether it was ever written."""
+    flags = bytearray(-(-source.size_bytes // source.block_size))
+    for index in source.indices():
+        flags[index : index + 1] = b"\1"
+    return flags
 
 
 def walk(

@@ -2,12 +2,15 @@
 
 import fnmatch
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.residue.origin import Doubt, Origin
-from pipeline.spec import Forbidden
+
+if TYPE_CHECKING:
+    from pipeline.spec import Forbidden
 
 
-def doubts(origin: Origin, forbidden: Sequence[Forbidden]) -> Iterator[Doubt]:
+def doubts(origin: Origin, forbidden: "Sequence[Forbidden]") -> Iterator[Doubt]:
     """Yield the files and packages that may not be passed on, with the reason of the spec."""
     for one in forbidden:
         for entry in origin.system.entries:

@@ -3,15 +3,12 @@
 import hashlib
 import lzma
 import re
-import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import zstandard
-
+from pipeline.residue.containers import Bounded, Damaged, Decompressor, Deflate, Zstandard
 from pipeline.residue.filesystems import Entry
 from pipeline.residue.origin import Doubt, Origin
-from pipeline.residue.vouch import ALGORITHMS
 
 MODULES = re.compile(r"/(?:usr/)?lib/modules/[^/]+/.+")
 MADE_BY_DEPMOD = re.compile(
@@ -37,14 +34,18 @@ MADE_FOR_RAM_DISK = re.compile(
 )
 """What update-initramfs and dracut write themselves, and run none of."""
 LARGEST_RAM_DISK = 1 << 30
+ARCHIVES = (b"070701", b"070702")
+"""How a cpio archive begins."""
+PORTION = 64 * 1024
 
 
 @dataclass(frozen=True)
 class ArchivedFile:
-    """A regular file in an initial RAM disk."""
+    """A regular file in an initial RAM disk. Its content can be read once, before the next file is asked for."""
 
     path: str
-    content: bytes
+    size: int
+    content: Iterator[bytes]
 
 
 def doubts(origin: Origin) -> Iterator[Doubt]:
@@ -75,64 +76,115 @@ def in_command_line(origin: Origin, entry: Entry) -> Iterator[Doubt]:
 
 def in_ram_disk(origin: Origin, entry: Entry) -> Iterator[Doubt]:
     """Yield the files of a RAM disk that are neither a package's nor made by the tool that packs it."""
-    contents = {(len(digest), digest) for digest in origin.packages.contents}
-    algorithms = {ALGORITHMS[length] for length, _ in contents}
     try:
-        for file in read_ram_disk(b"".join(origin.system.read(entry))):
-            digests = (hashlib.new(name, file.content, usedforsecurity=False).hexdigest() for name in algorithms)
-            known = any((len(digest), digest) in contents for digest in digests)
-            if file.content and not known and not MADE_FOR_RAM_DISK.fullmatch(file.path):
+        for file in read_ram_disk(origin.system.read(entry)):
+            digests = {name: hashlib.new(name, usedforsecurity=False) for name in origin.packages.algorithms}
+            for piece in file.content:
+                for digest in digests.values():
+                    digest.update(piece)
+            known = any(digest.hexdigest() in origin.packages.contents for digest in digests.values())
+            if file.size and not known and not MADE_FOR_RAM_DISK.fullmatch(file.path):
                 yield Doubt("V09", "file of the RAM disk that is no package's", entry.path, file.path)
-    except (ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as problem:
+    except (ValueError, Damaged) as problem:
         yield Doubt("V09", "RAM disk that cannot be read", entry.path, type(problem).__name__)
 
 
-def read_ram_disk(data: bytes) -> Iterator[ArchivedFile]:
+class Reader:
+    """Bytes that come in pieces, taken in the portions that are asked for: no more than a piece or two is held."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._held = b""
+        self._at = 0
+
+    def peek(self, size: int) -> bytes:
+        """Return the next bytes, and leave them; fewer at the end."""
+        while len(self._held) - self._at < size:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._held, self._at = self._held[self._at :] + piece, 0
+        return self._held[self._at : self._at + size]
+
+    def take(self, size: int) -> bytes:
+        """Return the next bytes; fewer at the end."""
+        taken = self.peek(size)
+        self._at += len(taken)
+        return taken
+
+    def portions(self, size: int) -> Iterator[bytes]:
+        """Yield so many of the next bytes, in portions. Raises ValueError where there are not so many."""
+        while size:
+            portion = self.take(min(size, PORTION))
+            if not portion:
+                raise ValueError("an archive is cut short")
+            size -= len(portion)
+            yield portion
+
+    def rest(self) -> Iterator[bytes]:
+        """Yield all that is left."""
+        yield self._held[self._at :]
+        yield from self._pieces
+
+
+def read_ram_disk(pieces: Iterable[bytes]) -> Iterator[ArchivedFile]:
     """Yield the regular files of an initial RAM disk: cpio archives one after the other, each packed or not.
 
-    Raises ValueError, or what a decompressor raises, for what is none (kernel documentation, early-userspace).
+    Raises ValueError or Damaged for what is none (kernel documentation, early-userspace).
     """
-    place = 0
-    while place < len(data):
-        if data[place : place + 1] == b"\0":
-            place += 1
-        elif data.startswith((b"070701", b"070702"), place):
-            place = yield from read_archive(data, place)
+    reader = Reader(pieces)
+    while head := reader.peek(6):
+        if head.startswith(b"\0"):
+            reader.take(1)
+        elif head in ARCHIVES:
+            yield from read_archive(reader)
         else:
-            yield from read_ram_disk(unpack(data[place:]))
+            inside = Reader(unpack(reader))
+            if inside.peek(6) not in ARCHIVES:
+                raise ValueError("there is no archive in it")
+            yield from read_ram_disk(inside.rest())
             return
 
 
-def unpack(data: bytes) -> bytes:
-    """Return what a compressed archive holds."""
-    if data.startswith(b"\x28\xb5\x2f\xfd"):
-        with zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(data) as reader:
-            content = reader.read(LARGEST_RAM_DISK)
-    elif data.startswith(b"\x1f\x8b"):
-        content = zlib.decompressobj(31).decompress(data, LARGEST_RAM_DISK)
-    elif data.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
-        content = lzma.LZMADecompressor().decompress(data, LARGEST_RAM_DISK)
-    else:
-        raise ValueError("a compression that is not known")
-    if not content.startswith((b"070701", b"070702")):
-        raise ValueError("there is no archive in it")
-    return content
+def unpack(reader: Reader) -> Iterator[bytes]:
+    """Yield what is compressed. Raises Damaged, or ValueError for what is not known or has no end."""
+    decompressor = decompressor_for(reader.peek(6))
+    left = LARGEST_RAM_DISK
+    for piece in (piece for packed in reader.rest() for piece in decompressor.feed(packed)):
+        left -= len(piece)
+        if left < 0:
+            raise ValueError("it holds more than any RAM disk does")
+        yield piece
+        if decompressor.finished:
+            return
 
 
-def read_archive(data: bytes, place: int) -> Generator[ArchivedFile, None, int]:
-    """Yield the regular files of one cpio archive, and return where it ends (cpio(5), new ASCII format)."""
+def decompressor_for(magic: bytes) -> Decompressor:
+    """Return what unpacks a RAM disk that begins so. Raises ValueError for a compression that is not known."""
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        return Zstandard()
+    if magic.startswith(b"\x1f\x8b"):
+        return Deflate(31)
+    if magic.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
+        return Bounded(lzma.LZMADecompressor())
+    raise ValueError("a compression that is not known")
+
+
+def read_archive(reader: Reader) -> Iterator[ArchivedFile]:
+    """Yield the regular files of one cpio archive (cpio(5), new ASCII format). Raises ValueError where it is cut."""
     while True:
-        header = data[place : place + 110]
-        if len(header) < 110 or not header.startswith(b"07070"):
+        header = reader.take(110)
+        if len(header) < 110 or header[:6] not in ARCHIVES:
             raise ValueError("an archive is cut short")
         fields = [int(header[at : at + 8], 16) for at in range(6, 110, 8)]
         mode, size, name_size = fields[1], fields[6], fields[11]
-        name = data[place + 110 : place + 110 + name_size - 1].decode("utf-8", "replace")
-        begin = place + (110 + name_size + 3) // 4 * 4
-        place = begin + (size + 3) // 4 * 4
-        if place > len(data) + 3:
-            raise ValueError("an archive is cut short")
+        name = reader.take(name_size)[:-1].decode("utf-8", "replace")
+        reader.take(-(110 + name_size) % 4)
+        content = reader.portions(size)
+        if name != "TRAILER!!!" and mode >> 12 == 0o10:
+            yield ArchivedFile(name.removeprefix("./").lstrip("/"), size, content)
+        for _ in content:
+            pass
+        reader.take(-size % 4)
         if name == "TRAILER!!!":
-            return place
-        if mode >> 12 == 0o10:
-            yield ArchivedFile(name.removeprefix("./").lstrip("/"), data[begin : begin + size])
+            return

@@ -8,6 +8,7 @@ from pipeline.errors import AssayError
 from pipeline.residue.blocks import BlockSource
 from pipeline.residue.filesystems import Entry, FileSystem, Partition, SourceFile, open_file_system, read_partitions
 from pipeline.residue.lvm import volumes_in
+from pipeline.residue.vouch import PackageDatabase
 
 NOT_UNDERSTOOD = {
     "luks": "encrypted data: what it is is not known",
@@ -59,6 +60,7 @@ class Locator:
         self.file = SourceFile(source)
         self.problems: list[str] = []
         self._opened: dict[Partition, FileSystem | None] = {}
+        self._packages: dict[int, PackageDatabase] = {}
 
     @cached_property
     def partitions(self) -> list[Partition]:
@@ -69,6 +71,10 @@ class Locator:
         """Return every file system that is understood. What is not, or cannot be read, is in `problems`."""
         opened = [(partition, self._open(partition)) for partition in self.partitions]
         return [(partition, file_system) for partition, file_system in opened if file_system]
+
+    def packages_of(self, file_system: FileSystem) -> PackageDatabase:
+        """Return the package database on a file system: it is read, and files are held against it, once."""
+        return self._packages.setdefault(id(file_system), PackageDatabase(file_system))
 
     def place_of(self, offset: int) -> Place:
         """Return what an offset of the disk is."""

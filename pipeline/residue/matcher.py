@@ -90,7 +90,7 @@ def is_wide(form: Form) -> bool:
 
 
 def pieces(form: Form) -> Iterator[bytes]:
-    """Yield what of a form in UTF-16 is letters of one case or the other, as long as a sign, or the longest there is."""
+    """Yield what of a form in UTF-16 is letters, in any case: all runs as long as a sign, or the longest there are."""
     folded = [set(values.lower()) for values in form[::2]]
     for length in range(SIGN_LENGTH, 0, -1):
         runs = (folded[start : start + length] for start in range(len(folded) - length + 1))

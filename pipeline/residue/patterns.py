@@ -145,7 +145,7 @@ PRIVATE_KEYS = (
         "private key (RSA)",
         (rb"\x30\x82[\x01-\x09][\x00-\xff]\x02\x01\x00\x02\x82[\x00-\x04][\x00-\xff]\x00",),
         rb"\x30\x82[\x01-\x09].\x02\x01\x00\x02\x82.{200,5000}",
-        confirm.der_private_key,
+        confirm.rsa_private_key,
         before=0,
         after=5000,
         plain_only=True,

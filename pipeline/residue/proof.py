@@ -1,5 +1,7 @@
 """The proof on raw blocks: every written block is read once, searched, and pinned by a digest (R01-R06)."""
 
+import contextlib
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from pipeline.block_digest import digest_hashes, hash_block
 from pipeline.errors import AssayError
-from pipeline.report.evidence import Finding, Layer, Result, Status
+from pipeline.report.results import Finding, Layer, Result, Status
 from pipeline.residue.blocks import BlockSource, Spool
 from pipeline.residue.checkpoint import EVERY_BLOCKS, Checkpoint
 from pipeline.residue.containers import Budget
@@ -128,6 +130,7 @@ def prove(
     searcher = Searcher(rules)
     reading, budget = Reading(source, progress, whole is not None), Budget()
     matches = search(reading, searcher, budget, checkpoint)
+    give_memory_back()
     locator = locator or Locator(whole or source)
     sieve = Sieve(locator, allowed)
     with_names = any(not isinstance(rule, BuildSecret) for rule in rules)
@@ -146,6 +149,7 @@ def prove(
         containers_result(budget, reading),
     )
     checkpoint.finish()
+    give_memory_back()
     return results, findings, reading.digest()
 
 
@@ -165,6 +169,12 @@ def search(reading: Reading, searcher: Searcher, budget: Budget, checkpoint: Che
             checkpoint.save(index, matches, reading.hashes)
     matches += stream.finish()
     return matches
+
+
+def give_memory_back() -> None:
+    """Return to the system what was freed: glibc keeps it, and holes of another size are of no use to what follows."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def looked_at(blocks: Iterator[tuple[int, bytes]], searcher: Searcher) -> Iterator[tuple[int, bytes, list[Hit], str]]:

@@ -1,6 +1,5 @@
 """The files that the database of rpm vouches for, read from its SQLite form (rpm 4.16 and later; lib/header.c)."""
 
-import sqlite3
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,6 +54,8 @@ def read_packages(database: bytes) -> Iterator[InstalledPackage]:
 
 def read_headers(database: bytes) -> list[bytes]:
     """Return the header of each package. Raises ValueError for what is no such database, or a damaged one."""
+    import sqlite3
+
     plain = bytearray(database)
     plain[JOURNAL_VERSIONS] = b"\1\1"
     try:

@@ -1,6 +1,7 @@
 """What the engine searches for: a rule has forms that trigger it, and says of each trigger whether it is a match."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,7 +24,15 @@ LONG_ENOUGH = 5
 
 def fingerprint_of(secret: bytes) -> str:
     """Return what a report may show of a secret: 12 digits of its SHA-256."""
-    return hashlib.sha256(secret).hexdigest()[:12]
+    return fingerprint_in([secret])
+
+
+def fingerprint_in(pieces: Iterable[bytes]) -> str:
+    """Return the same of what comes in pieces: a file may be of any size."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ProofFailed, ResidueFound
-from pipeline.report.evidence import Finding, Result
+from pipeline.report.results import Finding, Result
 from pipeline.residue.back_doors import prove_back_doors
 from pipeline.residue.blocks import BlockSource, Spool, open_image
 from pipeline.residue.locate import Locator

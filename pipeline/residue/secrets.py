@@ -6,10 +6,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-
 from pipeline.residue.encodings import BASE64_SHIFTS, Encoding, Form, base64_text, hex_forms, literal_form, utf16_form
 from pipeline.residue.rules import Sighting, Trigger, fingerprint_of
 
@@ -143,6 +139,10 @@ def secret_numbers(identity: str, pem: str) -> tuple[bytes, ...]:
 
     Nothing for an encrypted key. Raises ValueError, without the key, for what is no key.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
     load = serialization.load_ssh_private_key if "OPENSSH" in pem else serialization.load_pem_private_key
     try:
         key = load(pem.encode(), None)

@@ -3,17 +3,19 @@
 import datetime
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pipeline.report.evidence import Finding, Layer
+from pipeline.report.results import Finding, Layer
 from pipeline.residue.containers import Budget
 from pipeline.residue.engine import Match, Searcher, Stream
 from pipeline.residue.filesystems import Entry, FileSystem, Partition
 from pipeline.residue.locate import Locator, Place, Space
 from pipeline.residue.named import named_residue
-from pipeline.residue.rules import fingerprint_of
+from pipeline.residue.rules import fingerprint_in, fingerprint_of
 from pipeline.residue.secrets import BuildSecret, key_blob
-from pipeline.residue.vouch import PackageDatabase
-from pipeline.spec import Forbidden, Waiver
+
+if TYPE_CHECKING:
+    from pipeline.spec import Forbidden, Waiver
 
 NEAR = 512
 """Matches of one secret within so many bytes are one: it is found by each of its pieces."""
@@ -26,12 +28,12 @@ LOGIN_CONTROLS = ("S02",)
 class Allowed:
     """What the spec says may be found."""
 
-    waivers: tuple[Waiver, ...] = ()
+    waivers: "tuple[Waiver, ...]" = ()
     public_keys: tuple[str, ...] = ()
     """Lines of the keys of the spec's users: their being on the image is what it is for."""
     kept_files: tuple[str, ...] = ()
     """Files and folders that the spec says stay: its own."""
-    forbidden: tuple[Forbidden, ...] = ()
+    forbidden: "tuple[Forbidden, ...]" = ()
     """What never may be found, whosever it is."""
     today: datetime.date = field(default_factory=datetime.date.today)
 
@@ -69,7 +71,6 @@ class Sieve:
     def __init__(self, locator: Locator, allowed: Allowed) -> None:
         self.locator = locator
         self.allowed = allowed
-        self._packages: dict[int, PackageDatabase] = {}
 
     def sift(self, matches: Sequence[Match]) -> Sifted:
         """Return the matches that are not explained, each with its place.
@@ -98,8 +99,7 @@ class Sieve:
         """Say whether a match lies in a file that the package database vouches for."""
         if place.space is not Space.FILE or place.file_system is None or place.entry is None:
             return False
-        packages = self._packages.setdefault(id(place.file_system), PackageDatabase(place.file_system))
-        return packages.vouches_for(place.entry)
+        return self.locator.packages_of(place.file_system).vouches_for(place.entry)
 
     def nowhere(self, match: Match) -> Place:
         """Return the place of a match on a disk whose file systems cannot be read."""
@@ -108,11 +108,11 @@ class Sieve:
     def named(self) -> Iterator[Finding]:
         """Yield the files that must not ship by their names, on every file system of the disk."""
         for partition, file_system in self.locator.file_systems():
-            packages = self._packages.setdefault(id(file_system), PackageDatabase(file_system))
+            packages = self.locator.packages_of(file_system)
             for rule, entry in named_residue(file_system.entries):
-                content = b"".join(file_system.read(entry))
-                fingerprint = fingerprint_of(content)
-                harmless = rule.content is not None and not rule.content.match(content)
+                fingerprint = fingerprint_in(file_system.read(entry))
+                begin = next(file_system.read(entry), b"")
+                harmless = rule.content is not None and not rule.content.match(begin)
                 if harmless or packages.vouches_for(entry) or self.allowed.waives(fingerprint):
                     continue
                 remark = self.allowed.remark(fingerprint)

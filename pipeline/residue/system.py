@@ -8,7 +8,7 @@ from functools import cached_property
 
 from pipeline.residue.filesystems import Entry, FileSystem, Partition
 from pipeline.residue.locate import Locator
-from pipeline.residue.rules import fingerprint_of
+from pipeline.residue.rules import fingerprint_in, fingerprint_of
 from pipeline.residue.vouch import PackageDatabase
 
 MOST_LINKS = 40
@@ -21,10 +21,17 @@ SIGNS = ("/etc/passwd", "/etc/os-release", "/usr/lib/os-release")
 class System:
     """One operating system: its root file system, and those that its fstab mounts below."""
 
-    def __init__(self, root: FileSystem, mounted: dict[str, FileSystem] | None = None) -> None:
-        """Take the root file system, and others by the folders where they are mounted."""
-        self._owners: dict[str, FileSystem] = {}
+    def __init__(
+        self,
+        root: FileSystem,
+        mounted: dict[str, FileSystem] | None = None,
+        packages: PackageDatabase | None = None,
+    ) -> None:
+        """Take the root file system, others by the folders where they are mounted, and the root's package database."""
+        self._packages = None if mounted else packages
         self._entries: dict[str, Entry] = {}
+        self._mounted: dict[str, FileSystem] = {}
+        """Where what lies in a mounted file system is read from."""
         self.folders: dict[str, FileSystem] = {"": root, **(mounted or {})}
         for folder in sorted(self.folders):
             hidden = [path for path in self._entries if folder and path.startswith(f"{folder}/")]
@@ -32,8 +39,9 @@ class System:
                 del self._entries[path]
             for entry in self.folders[folder].entries:
                 path = folder + entry.path.rstrip("/") or "/"
-                self._entries[path] = replace(entry, path=path)
-                self._owners[path] = self.folders[folder]
+                self._entries[path] = entry if path == entry.path else replace(entry, path=path)
+                if folder:
+                    self._mounted[path] = self.folders[folder]
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -48,11 +56,11 @@ class System:
     @cached_property
     def packages(self) -> PackageDatabase:
         """What the system's package database says."""
-        return PackageDatabase(self)
+        return self._packages or PackageDatabase(self)
 
     def read(self, entry: Entry) -> Iterator[bytes]:
         """Yield the content of a file in pieces."""
-        return self._owners[entry.path].read(entry)
+        return self._mounted.get(entry.path, self.folders[""]).read(entry)
 
     def content(self, entry: Entry) -> bytes:
         """Return the content of a file; of a very large one, its beginning."""
@@ -98,7 +106,7 @@ class System:
 
     def fingerprint(self, entry: Entry) -> str:
         """Return the fingerprint of a file's content, or of where a link points."""
-        return fingerprint_of(entry.target.encode() if entry.is_link else b"".join(self.read(entry)))
+        return fingerprint_of(entry.target.encode()) if entry.is_link else fingerprint_in(self.read(entry))
 
 
 def find_systems(locator: Locator) -> list[System]:
@@ -109,7 +117,8 @@ def find_systems(locator: Locator) -> list[System]:
     for _, file_system in opened:
         paths = {entry.path for entry in file_system.entries}
         if paths.intersection(SIGNS[1:]) and SIGNS[0] in paths:
-            systems.append(System(file_system, mounted_below(file_system, names)))
+            packages = locator.packages_of(file_system)
+            systems.append(System(file_system, mounted_below(file_system, names), packages))
     return systems
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Protocol
 
 from pipeline.residue import rpm
@@ -40,26 +40,26 @@ class PackageDatabase:
         """The modes that packages give to files; dpkg keeps none."""
 
     @cached_property
-    def hashes(self) -> dict[str, set[str]]:
+    def hashes(self) -> dict[str, tuple[str, ...]]:
         """The digests that packages give for each path, without its leading slash."""
-        hashes: dict[str, set[str]] = {}
+        hashes: dict[str, tuple[str, ...]] = {}
         for entry in self._files.entries:
             if entry.path.startswith(f"{DPKG}info/") and entry.path.endswith(".md5sums"):
                 for line in self._text(entry).splitlines():
                     digest, _, path = line.partition("  ")
                     if len(digest) == 32:
-                        hashes.setdefault(in_usr(path), set()).add(digest)
+                        add(hashes, in_usr(path), digest)
             elif entry.path == f"{DPKG}status":
                 for line in self._text(entry).splitlines():
                     words = line.split(" ")
                     if line.startswith(" /") and len(words) >= 3 and len(words[2]) == 32:
                         path = in_usr(words[1][1:])
                         self.configuration.add(path)
-                        hashes.setdefault(path, set()).add(words[2])
+                        add(hashes, path, words[2])
             elif entry.path in rpm.DATABASES and entry.is_file:
                 self._take_rpm(hashes, entry)
         for path, other in self._diversions():
-            hashes.setdefault(other, set()).update(hashes.get(path, ()))
+            add(hashes, other, *hashes.get(path, ()))
         return hashes
 
     @cached_property
@@ -115,14 +115,14 @@ class PackageDatabase:
         """Say whether a file has the content of some package's file: packages copy what they bring."""
         return any(self._digest(entry, algorithm) in self.contents for algorithm in self.algorithms)
 
-    def _take_rpm(self, hashes: dict[str, set[str]], entry: Entry) -> None:
+    def _take_rpm(self, hashes: dict[str, tuple[str, ...]], entry: Entry) -> None:
         for file in rpm.read_files(b"".join(self._files.read(entry))):
             path = in_usr(file.path[1:])
             self.modes[path] = file.mode
             if file.is_configuration:
                 self.configuration.add(path)
             if len(file.digest) in ALGORITHMS:
-                hashes.setdefault(path, set()).add(file.digest)
+                add(hashes, path, file.digest)
 
     def _diversions(self) -> Iterator[tuple[str, str]]:
         """Yield where a package's file lies instead of where the package has it (dpkg-divert(1))."""
@@ -147,7 +147,11 @@ class PackageDatabase:
         return b"".join(self._files.read(entry)).decode("utf-8", "replace")
 
 
-@cache
+def add(hashes: dict[str, tuple[str, ...]], path: str, *digests: str) -> None:
+    """Give a path more digests. A tuple takes a fifth of a set's memory, and nearly every file has one digest."""
+    hashes[path] = (*hashes.get(path, ()), *digests)
+
+
 def in_usr(path: str) -> str:
     """Return a path as it is where /bin, /lib and so on are links into /usr."""
     return f"usr/{path}" if path.startswith(MERGED) else path

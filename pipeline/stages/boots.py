@@ -7,7 +7,7 @@ boot say in their titles after what it came.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -202,7 +202,7 @@ def name_boot(result: Result, after: str) -> Result:
     """Return a result that says of which boot it is; that of the first one is as it was."""
     if not after:
         return result
-    return result.model_copy(update={"title": f"{result.title} ({after})", "source": f"{result.source} ({after})"})
+    return replace(result, title=f"{result.title} ({after})", source=f"{result.source} ({after})")
 
 
 def not_booted_again(spec: Spec) -> tuple[Result, ...]:

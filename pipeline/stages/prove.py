@@ -9,24 +9,20 @@ from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.images import Image
 from pipeline.aws.session import Session
 from pipeline.errors import AssayError, ProofFailed, ResidueFound
-from pipeline.guest.facts import Facts
-from pipeline.harden import harden_steps
 from pipeline.harden.assumed_guest import assume_facts
-from pipeline.harden.managed_file import written_files
 from pipeline.report.catalogue import controls_at
 from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.residue.back_doors import prove_back_doors
 from pipeline.residue.blocks import Spool
 from pipeline.residue.locate import Locator
-from pipeline.residue.origin import Written, digest_of
+from pipeline.residue.origin import Written
 from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw as search_blocks
 from pipeline.residue.secrets import AwsSession, BuildSecret, build_secrets
-from pipeline.residue.sift import Allowed
-from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.boots import prove_boot
 from pipeline.stages.context import Context
+from pipeline.stages.expected import allowed_by, written_by
 from pipeline.stages.launch import Launched, facts_of_build
 from pipeline.stages.rewrite import is_rewritten, prove_free_space
 from pipeline.stages.sbom import write_sbom
@@ -159,21 +155,6 @@ def open_base(context: Context, base_id: str, spools: ExitStack) -> Locator:
     """Return the disk as it was before the build, once its snapshot is complete."""
     snapshots.wait_for_snapshot(context.session, base_id, progress=context.recorder.progress)
     return Locator(spools.enter_context(Spool(SnapshotBlocks(context.session, base_id))))
-
-
-def allowed_by(spec: Spec) -> Allowed:
-    """Return what the spec lets stay on the blocks: the keys of its users, and what it waives with a reason."""
-    return Allowed(
-        waivers=spec.scrub.waivers,
-        public_keys=tuple(key for user in spec.users for key in user.keys),
-        kept_files=spec.scrub.keep_files,
-        forbidden=spec.scrub.forbid,
-    )
-
-
-def written_by(facts: Facts, spec: Spec) -> Written:
-    """Return every file that hardening a guest as a spec says writes as a whole, by its path and its content."""
-    return frozenset((file.path, digest_of(file.content.encode())) for file in written_files(harden_steps(facts, spec)))
 
 
 def require_pass(results: tuple[Result, ...], findings: tuple[Finding, ...], what: str) -> None:

@@ -8,7 +8,7 @@ out for a while after some refusals (PerSourcePenalties): neither may be taken f
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from pipeline.errors import AssayError
@@ -96,7 +96,7 @@ def prove_logins(
             forgive()
     tried += [Tried(user, unknown=f"more than {MOST_ACCOUNTS} accounts") for user in users[MOST_ACCOUNTS:]]
     seconds = round(time.monotonic() - started, 3)
-    return tuple(result.model_copy(update={"seconds": seconds}) for result in judge(attempts, tried))
+    return tuple(replace(result, seconds=seconds) for result in judge(attempts, tried))
 
 
 def try_account(attempts: Attempts[Key], user: str, try_all: TryAll[Key]) -> Tried:

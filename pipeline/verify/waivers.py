@@ -1,6 +1,7 @@
 """Waivers: controls of hardening that may fail for a time, as the spec decided. They change no check; they show."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from pipeline.report.evidence import Layer, Result, Status
 from pipeline.spec import ControlWaiver
@@ -24,7 +25,7 @@ def excuse(result: Result, waivers: list[ControlWaiver]) -> Result:
     """Return a failure as what it is waived to."""
     why = "; ".join(describe(waiver) for waiver in waivers)
     said = f"; it failed: {result.detail}" if result.detail else ""
-    return result.model_copy(update={"status": Status.NOT_APPLICABLE, "detail": f"{why}{said}"})
+    return replace(result, status=Status.NOT_APPLICABLE, detail=f"{why}{said}")
 
 
 def list_waivers(waivers: Iterable[ControlWaiver]) -> Iterator[Result]:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -210,7 +211,7 @@ def test_controls_that_no_catalogue_knows_are_shown() -> None:
 
 
 def test_a_result_without_a_control_is_shown_when_it_fails() -> None:
-    own = result("H01", Layer.LIVE, Status.FAIL).model_copy(update={"controls": (), "title": "of nobody"})
+    own = replace(result("H01", Layer.LIVE, Status.FAIL), controls=(), title="of nobody")
     assert "of nobody" in Page(render_html(CLEAN.model_copy(update={"results": (own,)}))).text
 
 

@@ -5,6 +5,7 @@ sarif-2.1/schema (commit e0583813964e); it is published at the address in its `i
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -83,7 +84,7 @@ def test_a_finding_says_on_which_disk_in_which_file_and_at_which_byte() -> None:
 
 
 def test_an_alert_is_known_again_in_the_next_run_and_told_from_others() -> None:
-    other = FOUND.model_copy(update={"fingerprint": "ba9876543210"})
+    other = replace(FOUND, fingerprint="ba9876543210")
     marks = [alert["partialFingerprints"]["assay/v1"] for alert in run_of(findings=(FOUND, other))["results"]]
     again = [alert["partialFingerprints"]["assay/v1"] for alert in run_of(findings=(other, FOUND))["results"]]
     assert len(set(marks)) == 2
@@ -105,4 +106,4 @@ def test_each_disk_is_a_run_of_its_own() -> None:
 @settings(max_examples=50)
 @given(st.text(), st.text())
 def test_no_text_breaks_it(place: str, detail: str) -> None:
-    run_of(name=place, findings=(FOUND.model_copy(update={"place": place + NASTY, "detail": detail}),))
+    run_of(name=place, findings=(replace(FOUND, place=place + NASTY, detail=detail),))

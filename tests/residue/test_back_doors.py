@@ -424,15 +424,26 @@ def test_a_damaged_ram_disk_is_read_or_refused(changes: list[tuple[int, int]], c
     for place, value in changes:
         bad[place] = value
     try:
-        list(read_ram_disk(bytes(bad[: len(bad) - cut])))
+        list(read_ram_disk([bytes(bad[: len(bad) - cut])]))
     except ValueError:
         return
 
 
-def test_a_ram_disk_is_read_through_its_archives_and_compression() -> None:
-    data = cpio({"kernel/x": b"early"}) + bytes(100) + gzip.compress(ARCHIVE)
-    assert [(file.path, file.content[:4]) for file in read_ram_disk(data)] == [
+PACKED = cpio({"kernel/x": b"early"}) + bytes(100) + gzip.compress(ARCHIVE)
+
+
+@given(st.integers(1, 700))
+def test_a_ram_disk_is_read_through_its_archives_and_compression(piece: int) -> None:
+    pieces = [PACKED[start : start + piece] for start in range(0, len(PACKED), piece)]
+    assert [(file.path, b"".join(file.content)[:4]) for file in read_ram_disk(pieces)] == [
         ("kernel/x", b"earl"),
         ("init", b"#!/b"),
         ("bin/true", b"\x7fELF"),
     ]
+    assert [file.size for file in read_ram_disk(pieces)] == [5, 10, len(ELF)]
+
+
+def test_what_is_packed_into_a_ram_disk_and_is_no_archive_is_refused() -> None:
+    for data in (gzip.compress(b"text"), PACKED[:-300], PACKED[:120], b"#!/bin/sh"):
+        with pytest.raises(ValueError, match=r"archive|compression"):
+            list(read_ram_disk([data]))
