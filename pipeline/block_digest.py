@@ -29,8 +29,27 @@ def digest_hashes(size_bytes: int, block_size: int, hashes: Iterable[tuple[int, 
 
     The hashes come in rising order. Blocks without one, which are zeros, do not count.
     """
-    whole = hashlib.sha256(f"assay blocks 1 {size_bytes} {block_size}\n".encode())
+    pin = Pin(size_bytes, block_size)
     for index, value in hashes:
-        if value:
-            whole.update(f"{index} {value}\n".encode())
-    return whole.hexdigest()
+        pin.add(index, value)
+    return pin.digest()
+
+
+class Pin:
+    """The digest of a disk while its blocks pass by in rising order."""
+
+    def __init__(self, size_bytes: int, block_size: int) -> None:
+        self._whole = hashlib.sha256(f"assay blocks 1 {size_bytes} {block_size}\n".encode())
+        self._last = -1
+
+    def add(self, index: int, value: str) -> bool:
+        """Take the hash of a block once, and say whether it was taken. Zeros have none, and do not count."""
+        taken = bool(value) and index > self._last
+        if taken:
+            self._whole.update(f"{index} {value}\n".encode())
+            self._last = index
+        return taken
+
+    def digest(self) -> str:
+        """Return the digest of all blocks so far."""
+        return self._whole.hexdigest()

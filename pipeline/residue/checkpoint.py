@@ -43,14 +43,19 @@ class Checkpoint:
         names = [f"{rule.identity} {getattr(rule, 'fingerprint', '')}" for rule in self.rules]
         return hashlib.sha256("\n".join([self.subject, *names]).encode()).hexdigest()
 
-    def save(self, next_block: int, matches: Sequence[Match], hashes: Sequence[tuple[int, str]]) -> None:
+    def note(self, index: int, digest: str) -> None:
+        """Take the hash of a block, where the state is kept at all."""
+        if self.path is not None:
+            self.hashes.append((index, digest))
+
+    def save(self, next_block: int, matches: Sequence[Match]) -> None:
         """Write that all blocks before `next_block` are done, atomically. Raises FileUnwritable."""
         if self.path is None:
             return
         state = {
             "key": self.key,
             "next_block": next_block,
-            "hashes": hashes,
+            "hashes": self.hashes,
             "matches": [{**flat(match), "rule": match.rule.identity} for match in matches],
         }
         write_atomically(self.path, json.dumps(state))

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-from pipeline.block_digest import digest_hashes, hash_block
+from pipeline.block_digest import Pin, hash_block
 from pipeline.errors import AssayError
 from pipeline.report.results import Finding, Layer, Result, Status
 from pipeline.residue.blocks import BlockSource, Spool
@@ -30,57 +31,56 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Reading:
-    """One pass over the blocks of a disk: their hashes so far, and what could not be read."""
+    """One pass over the blocks of a disk: what pins them so far, and what could not be read."""
 
     source: BlockSource
     progress: Progress
     partial: bool = False
     """Only some blocks of the disk are read: those that changed."""
     unreadable: list[tuple[int, str]] = field(default_factory=list)
-    hashes: list[tuple[int, str]] = field(default_factory=list)
     bytes_read: int = 0
+
+    def __post_init__(self) -> None:
+        self.pin = Pin(self.source.size_bytes, self.source.block_size)
 
     def blocks(self, first: int) -> Iterator[tuple[int, bytes]]:
         """Yield (number, data) of every block from `first` that could be read; the others are in `unreadable`."""
-        wanted = list(self.source.indices())
-        if not wanted and not self.partial:
+        block_size, total = self.source.block_size, sum(1 for _ in self.source.indices())
+        if not total and not self.partial:
             self.unreadable.append((0, "the disk has no written block: there is nothing to prove"))
-        left = [index for index in wanted if index >= first]
-        for done, (index, data) in enumerate(guarded(self.source, left), len(wanted) - len(left) + 1):
+        earlier = sum(1 for index in self.source.indices() if index < first)
+        for done, (index, data) in enumerate(guarded(self.source, first), earlier + 1):
             if isinstance(data, AssayError):
                 self.unreadable.append((index, data.message))
                 continue
             self.bytes_read += len(data)
             yield index, data
-            if done % 64 == 0 or done == len(wanted):
-                self.progress("searching blocks", done * self.source.block_size, len(wanted) * self.source.block_size)
-
-    def take(self, index: int, digest: str) -> None:
-        """Note the hash of a block once. Zeros have none: a copy may have them written or not."""
-        if digest and (not self.hashes or index > self.hashes[-1][0]):
-            self.hashes.append((index, digest))
+            if done % 64 == 0 or done == total:
+                self.progress("searching blocks", done * block_size, total * block_size)
 
     def digest(self) -> str:
         """Return what pins the content: one hash over the numbers and the hashes of all blocks that are not zeros.
 
         Of a part of the disk it would pin nothing: then it is empty.
         """
-        if self.partial:
-            return ""
-        return digest_hashes(self.source.size_bytes, self.source.block_size, self.hashes)
+        return "" if self.partial else self.pin.digest()
 
 
-def guarded(source: BlockSource, wanted: Sequence[int]) -> Iterator[tuple[int, bytes | AssayError]]:
-    """Yield blocks; when reading breaks off altogether, every block still to come is an error, never silence."""
+def guarded(source: BlockSource, first: int) -> Iterator[tuple[int, bytes | AssayError]]:
+    """Yield the blocks from `first`; when reading breaks off, every block still to come is an error, never silence."""
+
+    def wanted() -> Iterator[int]:
+        return (index for index in source.indices() if index >= first)
+
     following = 0
     try:
-        for index, data in source.read_many(wanted):
+        for index, data in source.read_many(wanted()):
             following += 1
             yield index, data
         problem = AssayError("the reading ended before the last block")
     except AssayError as broken:
         problem = broken
-    for index in wanted[following:]:
+    for index in islice(wanted(), following, None):
         yield index, problem
 
 
@@ -159,14 +159,16 @@ def search(reading: Reading, searcher: Searcher, budget: Budget, checkpoint: Che
     The state is written where no container is open. To go on, one block is read again: a join may lie behind it.
     """
     stream = Stream(searcher, budget)
-    matches, reading.hashes = checkpoint.matches, checkpoint.hashes
-    saved = checkpoint.next_block
+    matches, saved = checkpoint.matches, checkpoint.next_block
+    for known in checkpoint.hashes:
+        reading.pin.add(*known)
     for index, data, hits, digest in looked_at(reading.blocks(max(0, saved - 1)), searcher):
         matches += stream.feed(index * reading.source.block_size, data, hits)
-        reading.take(index, digest)
+        if reading.pin.add(index, digest):
+            checkpoint.note(index, digest)
         if index - saved >= EVERY_BLOCKS and not stream.members and not reading.unreadable:
             saved = index
-            checkpoint.save(index, matches, reading.hashes)
+            checkpoint.save(index, matches)
     matches += stream.finish()
     return matches
 
