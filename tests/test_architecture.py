@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 PIPELINE = ROOT / "pipeline"
 
@@ -56,6 +54,11 @@ def _find_imports(node: ast.AST) -> Iterator[str]:
         yield from _find_imports(child)
 
 
+def imports_between(paths: list[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield each of the modules with each of its imports."""
+    yield from ((path, imported) for path in paths for imported in imports_of(path))
+
+
 @cache
 def floors() -> dict[str, int]:
     """Return the floor of each room, as the table in pipeline/README.md has it; the top one is 1."""
@@ -82,56 +85,53 @@ def test_table_of_floors_is_read() -> None:
     assert floors()["harden"] == floors()["scrub"]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_room_has_a_floor(path: Path) -> None:
-    room = room_of(name_of(path))
-    assert room is None or room == CLOUD_HOUSE or room in floors(), f"{room} is not in the table of pipeline/README.md"
+def test_every_room_has_a_floor() -> None:
+    rooms = {room_of(name_of(path)) for path in MODULES} - {None, CLOUD_HOUSE}
+    assert rooms <= floors().keys(), "the table of pipeline/README.md has it"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_run_down_only(path: Path) -> None:
-    room = room_of(name_of(path))
-    if room is None or room == CLOUD_HOUSE:
-        return
-    for imported in imports_of(path):
-        other = room_of(imported)
-        if other in (None, room, CLOUD_HOUSE):
-            continue
-        assert floors()[other] > floors()[room], f"{name_of(path)} imports {imported}, which is not on a floor below it"
+def test_imports_run_down_only() -> None:
+    assert [
+        f"{name_of(path)} imports {imported}, which is not on a floor below it"
+        for path, imported in imports_between(MODULES)
+        if room_of(name_of(path)) not in (None, CLOUD_HOUSE)
+        and room_of(imported) not in (None, CLOUD_HOUSE, room_of(name_of(path)))
+        and floors()[str(room_of(imported))] <= floors()[str(room_of(name_of(path)))]
+    ] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_the_two_houses_do_not_know_each_other(path: Path) -> None:
-    inside = room_of(name_of(path)) == CLOUD_HOUSE
-    for imported in imports_of(path):
-        if imported.split(".")[0] == "pipeline" and imported != "pipeline":
-            assert (room_of(imported) == CLOUD_HOUSE) == inside, f"{name_of(path)} imports {imported}"
+def test_the_two_houses_do_not_know_each_other() -> None:
+    assert [
+        f"{name_of(path)} imports {imported}"
+        for path, imported in imports_between(MODULES)
+        if imported.split(".")[0] == "pipeline" and imported != "pipeline"
+        if (room_of(imported) == CLOUD_HOUSE) != (room_of(name_of(path)) == CLOUD_HOUSE)
+    ] == []
 
 
-@pytest.mark.parametrize("path", [*MODULES, *CHECKS], ids=name_of)
-def test_each_library_has_one_door(path: Path) -> None:
-    if room_of(name_of(path)) == CLOUD_HOUSE:
-        return
-    for imported in imports_of(path):
-        doors = DOORS.get(imported.split(".")[0])
-        assert doors is None or name_of(path) in doors, f"{name_of(path)} imports {imported}: only {doors} may"
+def test_each_library_has_one_door() -> None:
+    assert [
+        f"{name_of(path)} imports {imported}"
+        for path, imported in imports_between([*MODULES, *CHECKS])
+        if room_of(name_of(path)) != CLOUD_HOUSE
+        if name_of(path) not in DOORS.get(imported.split(".")[0], {name_of(path)})
+    ] == []
 
 
-@pytest.mark.parametrize("path", CHECKS, ids=name_of)
-def test_checks_know_the_spec_and_nothing_else_of_the_pipeline(path: Path) -> None:
+def test_checks_know_the_spec_and_nothing_else_of_the_pipeline() -> None:
     """A check that used the step's own code would inherit the step's mistake."""
-    for imported in imports_of(path):
-        if imported.split(".")[0] in ("pipeline", "tasks"):
-            assert imported == "pipeline" or room_of(imported) == "spec", f"{name_of(path)} imports {imported}"
+    assert [
+        f"{name_of(path)} imports {imported}"
+        for path, imported in imports_between(CHECKS)
+        if imported.split(".")[0] in ("pipeline", "tasks") and imported != "pipeline" and room_of(imported) != "spec"
+    ] == []
 
 
-@pytest.mark.parametrize("path", [*MODULES, *CHECKS], ids=name_of)
-def test_module_says_what_it_is_for(path: Path) -> None:
-    text = path.read_text()
-    if text.strip():
-        assert ast.get_docstring(ast.parse(text)), f"{name_of(path)} has no docstring"
+def test_every_module_says_what_it_is_for() -> None:
+    texts = {name_of(path): path.read_text() for path in (*MODULES, *CHECKS)}
+    assert [name for name, text in texts.items() if text.strip() and not ast.get_docstring(ast.parse(text))] == []
 
 
-@pytest.mark.parametrize("path", [*MODULES, *CHECKS], ids=name_of)
-def test_name_says_what_is_in_it(path: Path) -> None:
-    assert not re.search(r"util|helper|manager|common|misc", path.stem), f"{path.stem} is no name of a subject"
+def test_names_say_what_is_in_them() -> None:
+    vague = re.compile(r"util|helper|manager|common|misc")
+    assert [name_of(path) for path in (*MODULES, *CHECKS) if vague.search(path.stem)] == []

@@ -1,4 +1,4 @@
-"""Style, format and types are tests: what they find fails the build."""
+"""Style, format and types are tests: what they find fails the build. They take longer than the unit tests."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.subprocess
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     "command",
     [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
