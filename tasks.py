@@ -546,7 +546,7 @@ NOTHING_COLLECTED = 5
 
 def side_by_side(processes: int) -> tuple[str, ...]:
     """Return how pytest runs in several processes: a unit test often waits, and a guest is a process of its own."""
-    return (f"--numprocesses={processes}", "--dist=loadfile")
+    return (f"--numprocesses={processes}", "--dist=loadfile", "--no-loadscope-reorder")
 
 
 def pytest(*arguments: str) -> int:

@@ -17,6 +17,42 @@ settings.register_profile("assay", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("assay")
 
 FREE = ("end_to_end", "loopback", "subprocess")
+LONGEST_FIRST = (
+    "test_build_end_to_end",
+    "test_readme",
+    "test_on_a_guest",
+    "test_guests",
+    "test_paid_image",
+    "test_awspub",
+    "test_recorded_calls",
+    "test_img_proof",
+    "test_fault_matrix",
+    "test_real_guest",
+    "test_kill_matrix",
+    "test_packer",
+)
+"""The files that boot guests or take minutes otherwise: begun first, no process is left alone with one at the end."""
+SHARE_A_BUILD = ("tests/test_build_end_to_end.py", "tests/test_readme.py")
+"""Their tests look at what the same build left."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    place = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Give each process whole files, so that what the tests of a file share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FileScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return SHARE_A_BUILD[0] if file in SHARE_A_BUILD else file
+
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from pipeline.spec.public_keys import PUBLISHED_KEYS
 HOST_KEYS = (
     make_key_pair("").public_openssh,
     pair_of(ec.generate_private_key(ec.SECP256R1()), "").public_openssh,
-    pair_of(rsa.generate_private_key(65537, 3072), "").public_openssh,
+    pair_of(rsa.generate_private_key(65537, 2048), "").public_openssh,
 )
 BEGIN, END = "-----BEGIN SSH HOST KEY KEYS-----", "-----END SSH HOST KEY KEYS-----"
 

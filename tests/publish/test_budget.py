@@ -20,7 +20,7 @@ from tests.publish.conftest import ABROAD, HOME, REGIONS
 from tests.publish.faulty import Call, Throttle, Wire, WiredSession
 from tests.publish.scripted_release import BLOCK, DIGEST, SPEC
 
-pytestmark = [pytest.mark.loopback, pytest.mark.subprocess]
+pytestmark = pytest.mark.end_to_end
 MOST_CALLS = 12
 """Of one region, besides those that wait for something and those that read its blocks."""
 MOST_LOOKS = 12

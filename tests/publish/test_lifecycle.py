@@ -121,8 +121,7 @@ def steps(session: Session, now: datetime, *, dry_run: bool = False) -> dict[tup
     return {(one.region, one.name.removeprefix(f"{NAMED.name}-")): one.step for one in found}
 
 
-@pytest.mark.loopback
-@pytest.mark.subprocess
+@pytest.mark.end_to_end
 def test_older_images_are_deprecated_disabled_and_removed_in_every_region(session, cloud, tmp_path) -> None:
     old, _, newest = [release_build(session, build_id, tmp_path) for build_id in LINE]
     users = cloud.client("ec2", region=HOME)

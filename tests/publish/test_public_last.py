@@ -24,7 +24,7 @@ from tests.publish.conftest import HOME, WiredSession
 from tests.publish.faulty import Call, Strike
 from tests.publish.scripted_release import BLOCK, DIGEST, SPEC
 
-pytestmark = [pytest.mark.loopback, pytest.mark.subprocess]
+pytestmark = pytest.mark.end_to_end
 EXAMPLES = 20
 """Each is two releases on a cloud."""
 PUBLIC = {"Group": "all"}
