@@ -147,6 +147,11 @@ def beginnings(folders: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(PurePosixPath(folder)).rstrip("/") + "/" for folder in folders)
 
 
+def kept(spec: Spec, file: File) -> bool:
+    """Return whether the spec says that this file stays."""
+    return any(str(file) == keep or str(file).startswith(keep.rstrip("/") + "/") for keep in spec.scrub.keep_files)
+
+
 Kind = Callable[[File], bool]
 
 

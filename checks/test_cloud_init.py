@@ -47,7 +47,7 @@ def test_no_log_ships(files: tuple[File, ...]) -> None:
     assert [str(file) for file in files if str(file).startswith("/var/log/cloud-init")] == []
 
 
-@pytest.mark.controls("S11", "S13", layers="L")
+@pytest.mark.controls("S10", "S11", "S13", layers="L")
 def test_no_generated_configuration_ships(files: tuple[File, ...]) -> None:
     """What cloud-init wrote for the build's instance is gone."""
     assert [str(file) for file in files if str(file) in GENERATED] == []

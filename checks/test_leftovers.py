@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from checks.fixtures import Account, Ask, File
+from checks.fixtures import Account, Ask, File, kept
 from pipeline.spec import Spec
 
 ACCOUNT_BACKUPS = tuple(f"/etc/{name}-" for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid"))
@@ -40,11 +40,6 @@ true
 """By the time that only the kernel sets: the lists of apt bear the times of their servers."""
 
 
-def kept(spec: Spec, file: File) -> bool:
-    """Return whether the spec says that this file stays."""
-    return any(str(file) == keep or str(file).startswith(keep.rstrip("/") + "/") for keep in spec.scrub.keep_files)
-
-
 @pytest.mark.controls("S09", layers="L")
 def test_no_back_up_of_accounts_ships(files: tuple[File, ...]) -> None:
     """No earlier version of the account files: it has users and hashes that are gone."""
@@ -57,6 +52,17 @@ def test_no_edited_file_has_a_twin(spec: Spec, files: tuple[File, ...]) -> None:
     twins = [file for file in files if file.kind == "f" and EDITED.search(file.name) and file.under(*EDITED_PLACES)]
     backups = [file for file in twins if str(file) not in ACCOUNT_BACKUPS and not kept(spec, file)]
     assert [str(file) for file in backups] == []
+
+
+@pytest.mark.controls("S10", layers="L")
+def test_the_user_of_the_build_has_no_key(spec: Spec, accounts: dict[str, Account], files: tuple[File, ...]) -> None:
+    """No key opens the account that the build logged in to, unless the spec has it; the power-off takes its sudo."""
+    if spec.ssh.user in {user.name for user in spec.users}:
+        pytest.skip(f"the spec keeps {spec.ssh.user}, the user of the build, with the keys that it names")
+    assert spec.ssh.user in accounts, "it is the user of this session"
+    folder = f"{accounts[spec.ssh.user].home}/.ssh"
+    keys = [file for file in files if file.folder == folder and file.name.startswith("authorized_keys") and file.size]
+    assert [str(file) for file in keys] == []
 
 
 @pytest.mark.controls("S10", layers="B")

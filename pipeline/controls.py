@@ -62,12 +62,13 @@ class Trace:
         """Return it as a row under `COLUMNS`; the checks of a file are counted."""
         files = Counter(check.name.split("::")[0] for check in self.checks)
         proofs = (*(f"{file} ({count})" for file, count in files.items()), *(proof.name for proof in self.proofs))
+        reasons = (f"not at {layer.words}: {reason}" for layer, reason in self.control.not_applicable.items())
         return (
             self.control.identity,
             self.control.title,
             " ".join(layer.value for layer in self.control.layers),
             ", ".join(self.steps),
-            ", ".join((*proofs, *(f"missing: {what}" for what in self.missing))),
+            ", ".join((*proofs, *reasons, *(f"missing: {what}" for what in self.missing))),
             " ".join(self.control.sources),
         )
 
@@ -167,6 +168,7 @@ def as_json(traces: tuple[Trace, ...]) -> str:
             "steps": list(trace.steps),
             "checks": {check.name: [str(layer) for layer in check.layers] for check in trace.checks},
             "proofs": [proof.name for proof in trace.proofs],
+            "not applicable": {str(layer): reason for layer, reason in trace.control.not_applicable.items()},
             "missing": list(trace.missing),
         }
         for trace in traces

@@ -3,7 +3,8 @@
 `SOURCES` says what the short names of sources stand for.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pipeline.report.results import Layer
 
@@ -17,16 +18,20 @@ class Control:
     layers: tuple[Layer, ...]
     """Where it is served (hardened, scrubbed) and where it is proved."""
     sources: tuple[str, ...]
+    not_applicable: Mapping[Layer, str] = field(default_factory=dict)
+    """Why nothing can prove it at a layer, for those of its layers where that is so."""
 
     @property
     def proved_at(self) -> tuple[Layer, ...]:
         """Return the layers at which something must prove it."""
-        return tuple(layer for layer in self.layers if layer not in (Layer.HARDENED, Layer.SCRUBBED))
+        others = {Layer.HARDENED, Layer.SCRUBBED, *self.not_applicable}
+        return tuple(layer for layer in self.layers if layer not in others)
 
 
-def control(identity: str, title: str, layers: str, sources: str = "") -> Control:
-    """Return one row: layers are letters, sources stand with spaces between them."""
-    return Control(identity, title, tuple(Layer(letter) for letter in layers), tuple(sources.split()))
+def control(identity: str, title: str, layers: str, sources: str = "", **not_applicable: str) -> Control:
+    """Return one row: layers are letters, sources stand with spaces between them, and reasons at letters of layers."""
+    reasons = {Layer(letter): reason for letter, reason in not_applicable.items()}
+    return Control(identity, title, tuple(Layer(letter) for letter in layers), tuple(sources.split()), reasons)
 
 
 HARDENING = (
@@ -86,7 +91,12 @@ SCRUBBING = (
     control("S19", "no container layer, database or repository of the build ships", "SLBR", ""),
     control("S20", "no time stamp of sudo or login failures ships", "SLBR", ""),
     control("S21", "no swap or hibernation image ships", "SLBR", ""),
-    control("S22", "nothing ships in free blocks, slack, journal or gaps", "SLBR", ""),
+    control(
+        "S22",
+        "nothing ships in free blocks, slack, journal or gaps",
+        "SLBR",
+        B="free blocks are no matter of a running system, and its own work fills them: they are read from the snapshot",
+    ),
     control("S23", "nothing ships that the spec forbids on a shared image", "SLBR", "3"),
 )
 

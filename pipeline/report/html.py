@@ -6,7 +6,7 @@ Jinja2 escapes it, and `make_visible` writes out what a browser or a reader woul
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,6 +79,8 @@ class Row:
     title: str
     sources: tuple[str, ...]
     cells: tuple[Cell, ...]
+    not_applicable: Mapping[Layer, str]
+    """Why nothing can prove it at some of its layers."""
     status: Status | None
     """The worst over its layers; None when nothing was recorded at any."""
     results: tuple[Result, ...]
@@ -190,10 +192,17 @@ def _matrix_row(control: Control, matrix: Matrix, results: dict[str, list[Result
         identity=control.identity,
         title=control.title,
         sources=control.sources,
-        cells=tuple(Cell(layer, recorded.get(layer), layer in control.layers) for layer in Layer),
+        cells=tuple(_matrix_cell(control, layer, recorded.get(layer)) for layer in Layer),
+        not_applicable=control.not_applicable,
         status=worst_status(recorded.values()) if recorded else None,
         results=tuple(results.get(control.identity, ())),
     )
+
+
+def _matrix_cell(control: Control, layer: Layer, status: Status | None) -> Cell:
+    if status is None and layer in control.not_applicable:
+        status = Status.NOT_APPLICABLE
+    return Cell(layer, status, layer in control.layers)
 
 
 def timeline_of(evidence: Evidence) -> Timeline:

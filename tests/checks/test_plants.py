@@ -353,7 +353,7 @@ PLANTS = [
     plant("a root shell for all", "chmod u+s /bin/bash", "privilege::set_user_id_programs_are_known"),
     plant(
         "a set-user-id program under a known name",
-        "cp /bin/dash /usr/lib/ping; chmod 4755 /usr/lib/ping",
+        "cp /bin/dash /srv/ping; chmod 4755 /srv/ping",
         "privilege::set_user_id_programs_belong_to_packages",
     ),
     plant("a capability", "setcap cap_setuid+ep /usr/bin/perl", "privilege::file_capabilities_are_known"),
@@ -394,16 +394,29 @@ PLANTS = [
         "PAM runs a script",
         "sed -i '1i auth optional pam_exec.so /bin/true' /etc/pam.d/cron",
         "startup::pam_asks_no_stranger",
+        "difference::settings_of_packages_are_changed_by_nobody_else",
     ),
     plant(
         "PAM lets everybody in",
-        "sed -i '1i auth sufficient pam_permit.so' /etc/pam.d/cron",
+        "sed -i '1i auth sufficient pam_permit.so' /etc/pam.d/common-auth",
         "startup::pam_asks_no_stranger",
     ),
     plant(
         "a module of PAM",
         "d=$(dirname $(find /usr/lib /lib -name pam_unix.so | head -n 1)); cp $d/pam_deny.so $d/pam_x.so",
         "startup::pam_modules_belong_to_packages",
+        "difference::every_file_of_the_system_is_a_package_s",
+    ),
+    plant("a library of nobody's", "echo x >/usr/lib/libx.so.1", "difference::every_file_of_the_system_is_a_package_s"),
+    plant(
+        "a link to a program of somebody's",
+        "ln -s /srv/tool /usr/bin/tool",
+        "difference::every_file_of_the_system_is_a_package_s",
+    ),
+    plant(
+        "another setting of a package",
+        "echo x >>/etc/debconf.conf",
+        "difference::settings_of_packages_are_changed_by_nobody_else",
     ),
     plant("another sshd", "echo x >>/usr/sbin/sshd", "packages::guards_are_unchanged"),
     plant("a program of somebody's", "cp /bin/true /usr/local/bin/sl", "packages::no_program_outside_of_packages"),
@@ -471,6 +484,18 @@ PLANTS = [
         "a time stamp of sudo",
         "mkdir -p /var/lib/sudo/ts; touch /var/lib/sudo/ts/ada",
         "leftovers::no_time_stamp_ships",
+    ),
+    plant(
+        "a key of the user of the build",
+        "ssh-keygen -q -t ed25519 -N '' -f /run/b; cat /run/b.pub >>/home/admin/.ssh/authorized_keys",
+        "keys::only_declared_keys_open_the_door",
+        "leftovers::the_user_of_the_build_has_no_key",
+    ),
+    plant(
+        "a deleted file that is held open",
+        "touch /run/stay; (exec 3>/srv/held; echo x >&3; rm /srv/held; while [ -e /run/stay ]; do sleep 1; done)"
+        " >/dev/null 2>&1 &",
+        "free_space::no_deleted_file_is_held_open",
     ),
     plant("a swap file", "touch /swapfile", "leftovers::no_swap_on_the_disk"),
     plant("a trusted host", "echo x >/root/.rhosts", "trust::no_host_is_trusted"),
