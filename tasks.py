@@ -118,17 +118,27 @@ def plan(
         require_ready(made.ahead)
 
 
-@task(help={"ami": "the image to prove", "spec": SPEC_HELP, "json": "print the evidence as JSON"})
-def verify(_: Context, ami: str, spec: str = DEFAULT_SPEC, json: bool = False) -> None:
+@task(
+    help={
+        "ami": "the image to prove, anybody's",
+        "spec": f"{SPEC_HELP}: its cloud is asked, and the image is held against it",
+        "user": "who gets the launch key on it: ubuntu, ec2-user … (default: the spec's `image.launch_user`)",
+        "region": "where it is (default: the spec's)",
+        "json": "print the evidence as JSON",
+    }
+)
+def verify(
+    _: Context, ami: str, spec: str = DEFAULT_SPEC, user: str = "", region: str = "", json: bool = False
+) -> None:
     """Prove an image that exists: read its blocks, boot it as a consumer would, and take it all away again."""
     with errors_explained():
-        from pipeline.options import open_cloud
+        from pipeline.options import fit_to_image, open_cloud
         from pipeline.prove import prove_image
         from pipeline.report.console import Console
         from pipeline.report.render import render_json
         from pipeline.spec import load_spec
 
-        loaded = load_spec(ROOT / spec)
+        loaded = fit_to_image(load_spec(ROOT / spec), user, region)
         evidence = prove_image(
             ami,
             loaded,

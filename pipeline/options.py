@@ -98,6 +98,32 @@ def parse_tasks(text: str) -> tuple[str, ...]:
     return parts
 
 
+def fit_to_image(spec: "Spec", user: str, region: str) -> "Spec":
+    """Return the spec for an image in a region, whose launch key gets to a user; either may be empty: the spec's own.
+
+    Raises SpecInvalid with everything that is no such name.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from pipeline.spec.types import LoginName
+
+    wrong = [] if re.fullmatch(r"([a-z]{2,}(-[a-z]+)+-\d+)?", region) else [f"--region={region} is no region"]
+    if user:
+        try:
+            TypeAdapter(LoginName).validate_python(user)
+        except ValidationError as error:
+            wrong += [f"--user={user}: {problem['msg'].removeprefix('Value error, ')}" for problem in error.errors()]
+        if user in {one.name for one in spec.users}:
+            wrong.append(f"--user={user} is one of the spec's users, who have keys of their own")
+    if wrong:
+        raise SpecInvalid("the image cannot be proved so", tuple(wrong), hint="ubuntu, ec2-user, admin … by the image")
+    fitted: dict[str, object] = {"region": region} if region else {}
+    if user:
+        fitted["ssh"] = spec.ssh.model_copy(update={"user": user})
+        fitted["image"] = spec.image.model_copy(update={"launch_user": user})
+    return spec.model_copy(update=fitted)
+
+
 def open_cloud(spec: "Spec", start_local_cloud: Callable[[], dict[str, str]]) -> "Session":
     """Return a session with the cloud that the spec names; the local one is started first.
 

@@ -6,7 +6,8 @@ from pipeline.audit.network import Kind
 from pipeline.aws import region_settings
 from pipeline.aws.alarms import WantedAlarm
 from pipeline.errors import SpecInvalid
-from pipeline.options import choose_regions, parse_alarm, parse_kinds, parse_ports, parse_tasks
+from pipeline.options import choose_regions, fit_to_image, parse_alarm, parse_kinds, parse_ports, parse_tasks
+from tests.verify.specs import make_spec
 
 
 class Frankfurt:
@@ -72,3 +73,21 @@ def test_an_alarm_that_cannot_be_is_refused(address, above, problems):
 def test_an_alarm_is_wanted_only_by_somebody():
     assert parse_alarm("", "100") is None
     assert parse_alarm("ana@example.com", "12.5") == WantedAlarm("ana@example.com", 12.5)
+
+
+def test_an_image_of_somebody_else_has_another_user_and_region():
+    fitted = fit_to_image(make_spec(), "ubuntu", "us-gov-west-1")
+    assert (fitted.image.launch_user, fitted.ssh.user, fitted.region) == ("ubuntu", "ubuntu", "us-gov-west-1")
+    assert fit_to_image(make_spec(), "", "") == make_spec()
+
+
+def test_what_is_no_user_and_no_region_is_refused_at_once():
+    with pytest.raises(SpecInvalid) as raised:
+        fit_to_image(make_spec(), "Ubuntu User", "Frankfurt")
+    assert [problem.split("=")[0] for problem in raised.value.problems] == ["--region", "--user"]
+
+
+def test_a_user_of_the_spec_gets_no_launch_key():
+    with pytest.raises(SpecInvalid, match="cannot be proved") as raised:
+        fit_to_image(make_spec(users=("ada",)), "ada", "")
+    assert "keys of their own" in raised.value.describe()

@@ -28,7 +28,7 @@ class BootedState:
     """What a fresh boot of an image shows."""
 
     ports: Mapping[str, str]
-    """By port and protocol: the addresses that listen."""
+    """By port and protocol: the addresses that listen; the interface where it is bound to one, which has others then."""
     kernel_settings: Mapping[str, str]
 
 
@@ -45,7 +45,7 @@ def parse_state(text: str) -> BootedState:
         match line.split(" ", 2):
             case ["port", protocol, address]:
                 place, _, port = address.rpartition(":")
-                ports.setdefault(f"{port}/{protocol}", []).append(place)
+                ports.setdefault(f"{port}/{protocol}", []).append(place.partition("%")[2] or place)
             case ["set", name, rest] if rest.startswith("=") and not VOLATILE.fullmatch(name):
                 settings[name] = " ".join(rest[1:].split())
     return BootedState({port: ", ".join(sorted(set(places))) for port, places in ports.items()}, settings)

@@ -13,7 +13,8 @@ from pipeline.stages.booted_state import read_state
 from pipeline.stages.context import Context
 
 ABSENT = ""
-EXIT_STATUS = "exit status"
+OF_EACH_BUILD = frozenset({"image", "exit status", "results"})
+"""What says nothing of an image: its own id, and results by their titles, in which names of the build stand."""
 Values = Mapping[str, str]
 
 
@@ -32,9 +33,11 @@ def record_differences(context: Context) -> None:
     except SpecInvalid:
         return
     changes = {
-        subject: tuple(change for change in find_changes(before[subject], after[subject]) if change.name != EXIT_STATUS)
+        subject: tuple(
+            change for change in find_changes(before[subject], after[subject]) if change.name not in OF_EACH_BUILD
+        )
         for subject in before
-        if subject in after
+        if subject in after and subject not in OF_EACH_BUILD
     }
     previous = Previous(
         build_id=earlier.build_id, image_id=earlier.image.image_id, finished=earlier.finished, changes=changes
@@ -110,7 +113,7 @@ def identity_of(evidence: Evidence) -> Values:
         "region": evidence.region,
         "base image": f"{base.image_id} {base.name}" if base else ABSENT,
         "image": f"{image.image_id} {image.name}" if image else ABSENT,
-        EXIT_STATUS: str(evidence.exit_status),
+        "exit status": str(evidence.exit_status),
     }
 
 

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.end_to_end
 SUBJECTS = [
     "audit",
     "clock",
+    "difference",
     "firewall",
     "kernel",
     "key_sync",
