@@ -28,7 +28,7 @@ class BootedState:
     """What a fresh boot of an image shows."""
 
     ports: Mapping[str, str]
-    """By port and protocol: the addresses that listen; the interface where it is bound to one, which has others then."""
+    """By port and protocol: the addresses that listen, or the interface where that is named: its address may change."""
     kernel_settings: Mapping[str, str]
 
 
