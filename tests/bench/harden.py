@@ -1,8 +1,9 @@
 """The same operations by a guest program, by hand, and by the peers, near and far: `invoke bench --only harden`.
 
 The target is a small Debian in namespaces of this machine; a relay before its sshd makes the round trip longer. Every
-tool changes everything in a first run, and finds nothing to change in a second one. After each it is looked whether all
-is as it was asked for. Only then a guest is booted, for what others say of it (`tests/bench/judges.py`).
+tool changes everything in a first run; ours and the scripts by hand find nothing to change in a second one. After each
+it is looked whether all is as it was asked for. The peers, who take minutes a run, are asked at the longest distance
+alone. Only then a guest is booted, for what others say of it (`tests/bench/judges.py`).
 """
 
 import json
@@ -69,6 +70,7 @@ class Tool:
     missing: str = ""
     """Why it does not run here."""
     bound: str = ""
+    """What a peer's time allows ours; by hand there is none."""
 
 
 def own_tools(wanted: list[Operation]) -> list[Tool]:
@@ -173,6 +175,7 @@ def distance_rows(target: Target, tools: list[Tool], wanted: list[Operation], ro
     """Return the rows for one length of the round trip. The tools take turns."""
     times: dict[tuple[str, str], list[float]] = {}
     logins: list[float] = []
+    tools = [tool for tool in tools if round_trip == FAR or not tool.bound]
     broken = {tool.name: tool.missing for tool in tools if tool.missing}
     with running_relay(target.port, round_trip / 2) as relay:
         for turn in range(RUNS):
@@ -193,13 +196,13 @@ def times_of_tool(
     times: dict[tuple[str, str], list[float]],
     logins: list[float],
 ) -> None:
-    """Let one tool do all of it twice on a target that is as new, and note the seconds."""
+    """Let one tool do all of it on a target that is as new, and again unless it is a peer; note the seconds."""
     watch = target.log_in(target.port)
     watch.run(RESET)
     started = time.perf_counter()
     shell = target.log_in(relay.port)
     logins.append(time.perf_counter() - started)
-    for run in (FIRST, SECOND):
+    for run in (FIRST,) if tool.bound else (FIRST, SECOND):
         started = time.perf_counter()
         tool.run(shell, relay.port)
         times.setdefault((tool.name, run), []).append(time.perf_counter() - started)
@@ -230,13 +233,14 @@ def rows(
         ours = times["ours", run]
         for tool in tools[1:]:
             theirs = times.get((tool.name, run), [])
+            if tool.bound and run == SECOND:
+                continue
             if tool.name in broken:
                 yield Row(name, "s", statistics.median(ours) + login, f"{tool.name}: {broken[tool.name]}")
             elif tool.bound:
                 value = statistics.median(theirs)
-                bound = tool.bound if (round_trip, run) == (FAR, FIRST) else ""
                 mine = statistics.median(ours) + login
-                yield Row(f"{name}, with login", "s", mine, tool.name, value, bound, len(theirs), tool.versions)
+                yield Row(f"{name}, with login", "s", mine, tool.name, value, tool.bound, len(theirs), tool.versions)
             else:
                 for kind, pick in (("median", statistics.median), ("smallest", min)):
                     bound = BOUND if round_trip == FAR else ""

@@ -41,11 +41,10 @@ class Operation:
 
 def file(path: str, content: str, mode: str) -> Operation:
     """A whole file, and its mode."""
-    put = f"printf %s {shlex.quote(content)}"
     return Operation(
         f"file {path}",
-        f'{put} | cmp -s - {path} && [ "$(stat -c %a {path})" = {mode} ]',
-        f"{put} >{path} && chmod {mode} {path}",
+        f"[ \"$(stat -c %a {path})\" = {mode} ] && cmp -s - {path} <<'END'\n{content}END",
+        f"printf %s {shlex.quote(content)} >{path} && chmod {mode} {path}",
         {"ansible.builtin.copy": {"dest": path, "content": content, "mode": f"0{mode}"}},
         f"files.put(src=StringIO({content!r}), dest={path!r}, mode={mode!r})",
     )
@@ -91,7 +90,7 @@ def user(name: str, primary: str, comment: str) -> Operation:
     """A user, with group, name and shell."""
     return Operation(
         f"user {name}",
-        f"getent passwd {name} | grep -q ':{comment}:/home/{name}:/bin/bash$' && [ \"$(id -gn {name})\" = {primary} ]",
+        f"grep -q '^{name}:.*:{comment}:/home/{name}:/bin/bash$' /etc/passwd && [ \"$(id -gn {name})\" = {primary} ]",
         f"useradd --no-create-home --gid {primary} --comment '{comment}' --shell /bin/bash {name}",
         {
             "ansible.builtin.user": {
