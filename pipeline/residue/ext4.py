@@ -138,8 +138,7 @@ class Ext4:
     def dead(self) -> Dead:
         """Return everything that nothing refers to. Raises DiskNotRewritable when a structure makes no sense."""
         dead = Dead()
-        free = without(joined(self.free_ranges()), self.fixed_ranges)
-        dead.free_bytes = sum(dead.zero(start, end) for start, end in free)
+        dead.free_bytes = sum(dead.zero(start, end) for start, end in self.free_blocks())
         for start, end in self.unused_inodes():
             dead.zero(start, end)
         for inode in self.used_inodes():
@@ -150,6 +149,10 @@ class Ext4:
             if inode.mode >> 12 == DIRECTORY and inode.flags & EXTENTS and not inode.flags & NOT_PLAIN_DIRECTORY:
                 self.clean_directory(inode, runs, dead)
         return dead
+
+    def free_blocks(self) -> Iterator[Range]:
+        """Yield what is free, in bytes: of a group that was never used, no bitmap says what its structures take."""
+        return without(joined(self.free_ranges()), self.fixed_ranges)
 
     def free_ranges(self) -> Iterator[Range]:
         """Yield the ranges of blocks that are marked free, in bytes."""

@@ -22,6 +22,7 @@ from pipeline.residue.xfs import Xfs
 
 SWAP_HEADER = 4096
 GPT_MAGIC = b"EFI PART"
+PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,35 @@ def plan_rewrite(source: BlockSource) -> Rewrite:
     return Rewrite(tuple(ranges), tuple(sorted(dead.patches.items())), dead.free_bytes, dead.names)
 
 
+def plan_overwrite(source: BlockSource) -> Rewrite:
+    """Return the free blocks of a disk's file systems: what overwriting them on the guest turns into zeros, no more.
+
+    Raises DiskNotRewritable for a file system that is not ext4 or XFS, is not clean, or is not understood.
+    """
+    locator = Locator(source)
+    free: list[Range] = []
+    for partition in locator.partitions:
+        try:
+            if partition.content in ("ext", "xfs"):
+                part = locator.file.joined(partition.runs)
+                reader = Ext4(part) if partition.content == "ext" else Xfs(part)
+                for start, end in reader.free_blocks():
+                    free += partition.ranges_of(start, end)
+            elif may_hold_files(partition):
+                raise DiskNotRewritable(f"{partition.name} holds {partition.content}: what is free in it is not known")
+        except (OSError, RuntimeError, ValueError, struct.error, IndexError) as problem:
+            raise DiskNotRewritable(f"{partition.name} cannot be read: {type(problem).__name__}") from problem
+    ranges = tuple(joined(free))
+    return Rewrite(ranges, (), sum(end - start for start, end in ranges), 0)
+
+
+def may_hold_files(partition: Partition) -> bool:
+    """Say whether a range of the disk, of a kind that is not read here, is more than swap, firmware's, or nobody's."""
+    if partition.content in ("outside", "swap", "unowned", "vfat"):
+        return False
+    return partition.content != "unknown" or partition.size >= SMALL_BYTES
+
+
 def dead_in(locator: Locator, partition: Partition) -> Dead:
     """Return what is dead in one range of the disk, from its beginning."""
     if partition.content in ("ext", "xfs"):
@@ -76,7 +106,7 @@ def dead_in(locator: Locator, partition: Partition) -> Dead:
         kept = metadata_ranges(locator.file)
         for start, end in without([(partition.start, partition.start + partition.size)], kept):
             dead.free_bytes += dead.zero(start - partition.start, end - partition.start)
-    elif partition.content != "vfat" and (partition.content != "unknown" or partition.size >= SMALL_BYTES):
+    elif may_hold_files(partition):
         raise DiskNotRewritable(f"{partition.name} holds {partition.content}: what is free in it is not known")
     return dead
 
@@ -157,6 +187,17 @@ def count_remains(source: BlockSource, rewrite: Rewrite) -> int:
         if changed != data:
             count += sum(before != after for before, after in zip(data, changed, strict=True))
     return count
+
+
+def find_remains(source: BlockSource, rewrite: Rewrite) -> Iterator[Range]:
+    """Yield the pages of a disk that are to be zeros by a plan, and are not. Raises an AssayError."""
+    for index, data in require_readable(source.read_many(list(source.indices()))):
+        offset = index * source.block_size
+        first = bisect.bisect_right(rewrite.ranges, offset, key=lambda found: found[1])
+        for start, end in overlapping([(offset, offset + len(data))], islice(rewrite.ranges, first, None)):
+            for page in range(start, end, PAGE):
+                if data[page - offset : min(page + PAGE, end) - offset].strip(b"\0"):
+                    yield page, min(page + PAGE, end)
 
 
 def rewritten_blocks(source: BlockSource, rewrite: Rewrite) -> Iterator[tuple[int, bytes]]:

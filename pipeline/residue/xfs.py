@@ -72,7 +72,8 @@ class Xfs:
         self.clean_log(dead)
         inodes = Inodes(self.file, self.shape, dead)
         for group in range(self.groups):
-            dead.free_bytes += sum(dead.zero(start, end) for start, end in self.free_ranges(group))
+            unowned = (*self.free_ranges(group), *self.reserve(group))
+            dead.free_bytes += sum(dead.zero(start, end) for start, end in unowned)
             for place, free, holes in self.chunks(group):
                 inodes.clean_chunk(place, free, holes)
         return dead
@@ -163,11 +164,18 @@ class Xfs:
         found = list(self.records(base, leaf, FREE_SPACE, ">II"))
         if any(start + count > last for start, count in found) or sum(count for _, count in found) != free:
             raise DiskNotRewritable(f"the free space of group {group} of XFS does not add up")
-        for start, count in (*found, *((block, 1) for block in self.reserve(base, header))):
+        for start, count in found:
             yield (base + start) * self.block_size, (base + start + count) * self.block_size
 
-    def reserve(self, base: int, header: bytes) -> Iterator[int]:
+    def free_blocks(self) -> Iterator[Range]:
+        """Yield the free extents of all groups: what writing a file until the disk is full can reach."""
+        for group in range(self.groups):
+            yield from self.free_ranges(group)
+
+    def reserve(self, group: int) -> Iterator[Range]:
         """Yield the blocks that a group holds back for its own trees: what was deleted may be in them."""
+        base = group * self.group_blocks
+        header = self.file.read_at(base * self.block_size + self.sector, 64).ljust(64, b"\0")
         first, last, count = struct.unpack_from(">III", header, 40)
         sector = self.file.read_at(base * self.block_size + 3 * self.sector, self.sector)
         begin = RESERVE_HEADER if sector[:4] == b"XAFL" else 0
@@ -178,7 +186,7 @@ class Xfs:
             (block,) = struct.unpack_from(">I", sector, begin + 4 * ((first + number) % size))
             if block >= self.group_blocks:
                 raise DiskNotRewritable("the reserve of a group of XFS makes no sense")
-            yield block
+            yield (base + block) * self.block_size, (base + block + 1) * self.block_size
 
     def chunks(self, group: int) -> Iterator[tuple[int, int, int]]:
         """Yield the chunks of inodes of a group: where each lies, in bytes, and its masks of free ones and of holes."""

@@ -19,12 +19,13 @@ from pipeline.residue.origin import Written
 from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw as search_blocks
 from pipeline.residue.secrets import AwsSession, BuildSecret, build_secrets
+from pipeline.scrub.free_space import Method
 from pipeline.spec.public_keys import fingerprint
 from pipeline.stages.boots import prove_boot
 from pipeline.stages.context import Context
 from pipeline.stages.expected import allowed_by, written_by
 from pipeline.stages.launch import Launched, facts_of_build
-from pipeline.stages.rewrite import is_rewritten, prove_free_space
+from pipeline.stages.rewrite import method_of, prove_free_space
 from pipeline.stages.sbom import write_sbom
 from pipeline.stages.scrub import Scrubbed
 from pipeline.stages.seal import Sealed
@@ -78,11 +79,11 @@ def prove_sealed(context: Context, sealed: Sealed) -> Proved:
 def prove_raw(context: Context, sealed: Sealed) -> str:
     """Search every written block of the root snapshot for what this build used, and for every pattern (R03)."""
     with context.recorder.stage("raw"):
-        rewritten = is_rewritten(context.spec, sealed.launched)
+        method = method_of(context.spec, sealed.launched)
         secrets = secrets_of_build(context.session, sealed.launched)
         written = written_by(sealed.launched.facts, context.spec)
         base_id = sealed.launched.fresh_snapshot_id
-        return search_snapshot(context, sealed.root_snapshot_id, written, secrets, rewritten, base_id)
+        return search_snapshot(context, sealed.root_snapshot_id, written, secrets, method, base_id)
 
 
 def prove_foreign_blocks(context: Context, image: Image) -> None:
@@ -123,12 +124,12 @@ def search_snapshot(
     snapshot_id: str,
     written: Written,
     secrets: tuple[BuildSecret, ...] = (),
-    rewritten: bool = False,
+    method: Method | None = None,
     base_id: str = "",
 ) -> str:
     """Search a snapshot for secrets, every pattern and back doors, record what is found, return the blocks' digest.
 
-    `written` is what the build itself wrote. Of a rewritten snapshot, free space must hold zeros too. With `base_id`,
+    `written` is what the build itself wrote, `method` how it cleaned free space, which is proved too. With `base_id`,
     the snapshot of the volume before the build changed it, every difference must be explained.
     """
     with ExitStack() as spools:
@@ -145,7 +146,7 @@ def search_snapshot(
         context.recorder.progress("holding files against their packages")
         base = open_base(context, base_id, spools) if base_id else None
         more_results, more_findings = prove_back_doors(locator, allowed_by(context.spec), written, base)
-        context.recorder.add(*results, *more_results, *([prove_free_space(spool)] if rewritten else []))
+        context.recorder.add(*results, *more_results, *([] if method is None else [prove_free_space(spool, method)]))
     context.recorder.find(*findings, *more_findings)
     context.recorder.pin(snapshot_id, digest)
     return digest

@@ -8,11 +8,27 @@ from pipeline.block_digest import require_readable
 from pipeline.errors import AssayError, DiskNotRewritable
 from pipeline.report.evidence import Layer, Result, Status
 from pipeline.residue.blocks import Spool
-from pipeline.residue.rewrite import Rewrite, count_remains, plan_rewrite, rewritten_blocks
+from pipeline.residue.dead import Range
+from pipeline.residue.locate import Locator
+from pipeline.residue.rewrite import (
+    Rewrite,
+    count_remains,
+    find_remains,
+    plan_overwrite,
+    plan_rewrite,
+    rewritten_blocks,
+)
 from pipeline.scrub.free_space import Method, choose_method
 from pipeline.spec import Spec
 from pipeline.stages.context import Context
 from pipeline.stages.launch import Launched
+
+PROVED: dict[Method, str] = {
+    "rewrite": "free blocks, slack, removed names, the journal and gaps hold zeros",
+    "in-place": "free blocks hold zeros",
+    False: "nothing that was deleted is on the disk",
+}
+NAMED_PLACES = 10
 
 
 def settle_free_space(spec: Spec, launched: Launched) -> Spec:
@@ -28,9 +44,15 @@ def settle_free_space(spec: Spec, launched: Launched) -> Spec:
     return spec.model_copy(update={"scrub": spec.scrub.model_copy(update={"free_space": method})})
 
 
+def method_of(spec: Spec, launched: Launched) -> Method:
+    """Return how what was deleted leaves the image."""
+    method = settle_free_space(spec, launched).scrub.free_space
+    return "in-place" if method == "auto" else method
+
+
 def is_rewritten(spec: Spec, launched: Launched) -> bool:
     """Say whether the image gets a rewritten snapshot."""
-    return settle_free_space(spec, launched).scrub.free_space == "rewrite"
+    return method_of(spec, launched) == "rewrite"
 
 
 def rewrite_snapshot(context: Context, sealed_id: str, description: str) -> str:
@@ -80,21 +102,39 @@ def shown(context: Context, blocks: Iterator[tuple[int, bytes]]) -> Iterator[tup
         yield block
 
 
-def prove_free_space(spool: Spool) -> Result:
-    """Return whether the snapshot that ships holds anything that nothing refers to, by its own file systems (S22)."""
+def prove_free_space(spool: Spool, method: Method) -> Result:
+    """Return whether the snapshot that ships holds anything that was deleted, by its own file systems (S22).
+
+    Of a rewritten one, whatever nothing refers to must be zeros; of one that was overwritten in place, free blocks.
+    """
+    status, detail = Status.PASS, ""
     try:
-        remains = count_remains(spool, plan_rewrite(spool))
-        status, detail = (Status.FAIL, f"{remains} bytes are left") if remains else (Status.PASS, "")
+        if method == "rewrite":
+            remains = count_remains(spool, plan_rewrite(spool))
+            status, detail = (Status.FAIL, f"{remains} bytes are left") if remains else (Status.PASS, "")
+        elif method == "in-place":
+            left = list(find_remains(spool, plan_overwrite(spool)))
+            status, detail = (Status.FAIL, describe_remains(spool, left)) if left else (Status.PASS, "")
+        else:
+            status, detail = Status.NOT_APPLICABLE, "scrub.free_space is false: what was deleted stays on the disk"
     except AssayError as problem:
         status, detail = Status.UNREACHABLE, problem.message
     return Result(
         controls=("S22",),
         layer=Layer.RAW,
         status=status,
-        title="free blocks, slack, removed names, the journal and gaps hold zeros",
+        title=PROVED[method],
         source="stages/rewrite",
         detail=detail,
     )
+
+
+def describe_remains(spool: Spool, left: list[Range]) -> str:
+    """Return how much was not overwritten, and the first places."""
+    locator = Locator(spool)
+    places = "; ".join(str(locator.place_of(start)) for start, _ in left[:NAMED_PLACES])
+    size = sum(end - start for start, end in left)
+    return f"{size} bytes of free blocks were not overwritten: {places}{', …' if len(left) > NAMED_PLACES else ''}"
 
 
 def result_of(plan: Rewrite) -> Result:

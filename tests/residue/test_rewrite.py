@@ -19,7 +19,7 @@ from pipeline.residue.crc32c import crc32c
 from pipeline.residue.dead import joined, overlapping, without
 from pipeline.residue.ext4 import Ext4
 from pipeline.residue.locate import Locator
-from pipeline.residue.rewrite import plan_rewrite, rewritten_blocks
+from pipeline.residue.rewrite import find_remains, plan_overwrite, plan_rewrite, rewritten_blocks
 
 MIB = 1 << 20
 START, SIZE, SWAP = 2 * MIB, 40 * MIB, 4 * MIB
@@ -159,6 +159,24 @@ def rewrite(disk: Path) -> Path:
     return made
 
 
+def overwrite(disk: Path) -> Path:
+    """Write beside a disk what it is when only its free blocks were overwritten."""
+    made = disk.with_name(f"overwritten-{disk.name}")
+    with RawFile(disk) as source, made.open("wb") as file:
+        file.truncate(source.size_bytes)
+        plan = plan_overwrite(source)
+        for index, data in source.read_many(source.indices()):
+            assert isinstance(data, bytes)
+            file.seek(index * source.block_size)
+            file.write(plan.apply(index * source.block_size, data))
+    return made
+
+
+def free_and_not_zero(disk: Path) -> int:
+    with RawFile(disk) as source:
+        return sum(end - start for start, end in find_remains(source, plan_overwrite(source)))
+
+
 def held_by(disk: Path, dead: list[bytes]) -> set[bytes]:
     """Return which of some texts, none longer than a sector, are on a disk."""
     wanted, found = re.compile(b"|".join(sorted(map(re.escape, dead), reverse=True))), set()
@@ -199,6 +217,9 @@ def test_what_is_dead_is_gone_and_what_lives_is_as_it_was(tmp_path: Path, kind: 
     run("/sbin/sfdisk", "-V", after)
     disk.check(after)
     assert filecmp.cmp(rewrite(after), after, shallow=False)
+    assert free_and_not_zero(disk.path) > 0
+    assert free_and_not_zero(after) == free_and_not_zero(overwrite(disk.path)) == 0
+    assert held_by(overwrite(disk.path), disk.dead) > set(), "slack, names and the journal are not free blocks"
 
 
 @pytest.mark.subprocess

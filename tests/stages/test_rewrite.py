@@ -78,7 +78,7 @@ def test_free_space_that_is_not_understood_is_no_pass(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes(b"LABELONE".rjust(520, b"\0"))
     with Spool(RawFile(path)) as spool:
-        assert prove_free_space(spool).status == "unreachable"
+        assert prove_free_space(spool, "rewrite").status == "unreachable"
 
 
 @pytest.mark.end_to_end
@@ -116,7 +116,12 @@ def test_a_rewritten_snapshot_takes_the_place_of_the_sealed_one(fake_cloud: Fake
         assert snapshots.snapshot_ids(session, context.name("root")) == []
         assert context.journal.undo_all() == ()
     with Spool(RawFile(after)) as spool, Spool(RawFile(disk.path)) as before:
-        assert prove_free_space(spool).status == "pass"
-        assert prove_free_space(before).status == "fail"
+        assert prove_free_space(spool, "rewrite").status == "pass"
+        assert prove_free_space(before, "rewrite").status == "fail"
+        assert prove_free_space(spool, "in-place").status == "pass"
+        in_place = prove_free_space(before, "in-place")
+        assert (in_place.status, in_place.controls) == ("fail", ("S22",))
+        assert "of free blocks were not overwritten: free space of partition 1, offset" in in_place.detail
+        assert prove_free_space(before, False).status == "not-applicable"
     (result,) = context.recorder.evidence().results
     assert (result.controls, result.status) == (("S22",), "pass")
