@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.residue.blocks import open_image
 from pipeline.residue.locate import Locator
+from tests.bench import planted_build
 from tests.bench.peers import Peer, find_peers, names_in
 from tests.bench.rows import Row
 from tests.planted.planter import Planted, installed
@@ -42,7 +43,7 @@ def measure(start_local_cloud: Callable[[], dict[str, str]]) -> list[Row]:
             with tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
                 planted = plant(Path(folder), kind, in_volume=in_volume)
                 rows += rows_of(planted, find_peers(Path(folder)) if number == 0 else [])
-    return rows
+    return rows + planted_build.measure(start_local_cloud)
 
 
 def rows_of(planted: PlantedDisk, peers: list[Peer]) -> list[Row]:

@@ -55,6 +55,9 @@ def run(*command: str | Path, text: str = "") -> str:
 class Planter:
     """One disk. `ext4` and `xfs` differ in how the file system is made and asked."""
 
+    gap, end = MIB, DISK - MIB
+    """Where nothing lies before the first partition, and behind the last."""
+
     def __init__(self, folder: Path, kind: str, *, in_volume: bool = False) -> None:
         self.kind = kind
         self.in_volume = in_volume
@@ -73,6 +76,10 @@ class Planter:
             return START + offset
         segment, within = divmod(offset, HALF)
         return START + lvm.DATA_START + SEGMENTS[segment][0] * lvm.EXTENT + within
+
+    def place_of(self, content: bytes) -> int:
+        """Return where on the disk something in the file system lies."""
+        return self.place(self.part.read_bytes().index(content))
 
     def make(self, plants: list[Plant], decoys: list[Decoy]) -> list[Planted]:
         files = SYSTEM | {plant.where.split(":", 1)[1]: plant.content for plant in plants if ":" in plant.where}
@@ -123,7 +130,7 @@ class Planter:
                 yield Planted(plant, start, start + len(plant.content))
             elif kind == "xattr":
                 self.set_attribute(plant.content.decode())
-                start = self.place(self.part.read_bytes().index(plant.content))
+                start = self.place_of(plant.content)
                 yield Planted(plant, start, start + len(plant.content))
             elif kind == "fragments":
                 yield self.plant_fragments(plant)
@@ -219,7 +226,7 @@ class Planter:
             elif plant.where in ("free", "swap", "lvm"):
                 place = next({"free": free, "swap": swap, "lvm": lvm}[plant.where])
             elif plant.where in ("gap", "end"):
-                place = MIB if plant.where == "gap" else DISK - MIB
+                place = self.gap if plant.where == "gap" else self.end
             elif plant.where == "slack":
                 place = self.place(self.blocks_of("/opt/app/slack.txt")[0] * PAGE) + 1000
             elif plant.where == "journal":

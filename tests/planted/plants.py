@@ -224,6 +224,9 @@ class Build:
             yield Plant(name, control, where, content, also="R03")
 
 
+FORBIDDEN = "/opt/vendor/*/*.key"
+"""What the spec of a planted disk says may not be passed on: no pattern knows it."""
+
 SYSTEM = {
     "/etc/os-release": b"ID=debian\nVERSION_ID=12\n",
     "/etc/passwd": b"root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1::/:/usr/sbin/nologin\n",
@@ -438,6 +441,7 @@ def plants() -> list[Plant]:
         Plant("SSM registration", "S18", "free", b'{"ManagedInstanceID":"mi-0123456789abcde02","Region":"eu-west-1"}'),
         Plant("sudo's time stamp", "S20", "file:/var/lib/sudo/ts/admin", os.urandom(64)),
         Plant("swap file", "S21", "file:/swapfile", os.urandom(4096)),
+        Plant("licence of a vendor", "S23", "file:/opt/vendor/site/licence.key", os.urandom(64)),
     ]
 
 

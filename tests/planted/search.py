@@ -11,8 +11,11 @@ from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw
 from pipeline.residue.secrets import BuildSecret
 from pipeline.residue.sift import Allowed
+from pipeline.spec import Forbidden
 from tests.planted.planter import Planted, Planter, is_at
-from tests.planted.plants import Build, back_doors, decoys, plants
+from tests.planted.plants import FORBIDDEN, Build, back_doors, decoys, plants
+
+ALLOWED = Allowed(forbidden=(Forbidden(reason="its licence is for one company", paths=(FORBIDDEN,)),))
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ def plant(folder: Path, kind: str, *, in_volume: bool) -> PlantedDisk:
 def search(planted: PlantedDisk) -> Searched:
     """Search a disk for a build's secrets, for patterns, and for back doors."""
     with open_image(planted.disk) as image, open_image(planted.base) as before:
-        results, findings, _ = prove_raw(image, planted.secrets, PATTERNS)
-        more_results, more_findings = prove_back_doors(Locator(image), Allowed(), base=Locator(before))
+        results, findings, _ = prove_raw(image, planted.secrets, PATTERNS, allowed=ALLOWED)
+        more_results, more_findings = prove_back_doors(Locator(image), ALLOWED, base=Locator(before))
     findings = (*findings, *more_findings)
     missed = [
         f"{each.plant.name} ({each.plant.control})"

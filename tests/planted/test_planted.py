@@ -11,9 +11,8 @@ from tests.planted.planter import installed
 from tests.planted.plants import Build, back_doors, decoys, plants
 from tests.planted.search import plant, search
 
-NO_PLANT = {"R01", "R02", "R06", "S23"}
-"""Rows about how a disk is searched, not what is on it; and what a spec forbids, which is planted
-in tests/residue/test_back_doors.py."""
+NO_PLANT = {"R01", "R02", "R06"}
+"""Rows about how a disk is searched, not what is on it."""
 
 
 @pytest.mark.end_to_end
