@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.residue.encodings import Encoding
 from tests.bench.scan import alternation
 from tests.peers.environment import PeersMissing, make_environment
 
@@ -45,12 +46,13 @@ def find_peers(scratch: Path) -> list[Peer]:
     python = {
         name: shutil.which(name, path=path) for name in ("detect-secrets", "trufflehog3", "betterleaks", "kingfisher")
     }
+    plain = alternation({Encoding.PLAIN})
     return [
         Peer("detect-secrets 1.5.0", python["detect-secrets"], ("scan", "--all-files", ".")),
         Peer("TruffleHog3 3.0.10", python["trufflehog3"], ("-z", "-f", "JSON", "--no-history", ".")),
         Peer("Betterleaks (of Gitleaks) 2.0.0", python["betterleaks"], ("--jsonl", "-o", "-", "--no-banner", ".")),
         Peer("Kingfisher 2.14.0", python["kingfisher"], ("scan", ".", "--no-validate", "--format", "json")),
-        Peer("ripgrep, our patterns", shutil.which("rg"), ("-lauuU", "--no-unicode", alternation(), ".")),
+        Peer("ripgrep, our patterns", shutil.which("rg"), ("-lauuU", "--no-unicode", plain, ".")),
         Peer("CloudShovel 1.0.2", shutil.which("sh"), ("-c", CLOUDSHOVEL)),
         Peer(
             "Lynis", shutil.which("sh") if shutil.which("lynis") else None, ("-c", LYNIS.format(log=scratch / "lynis"))
