@@ -26,7 +26,7 @@ INODE_UNINIT, BLOCK_UNINIT = 0x1, 0x2
 INDEXED, EXTENTS, NOT_PLAIN_DIRECTORY = 0x1000, 0x80000, 0x10000000 | 0x40000000 | 0x800
 """Flags of inodes. Directories whose entries are inline, casefolded or encrypted have another form."""
 DIRECTORY, REGULAR = 0x4, 0x8
-JOURNAL_MAGIC = 0xC03B3998
+JOURNAL_MAGIC, EXTENTS_MAGIC = 0xC03B3998, 0xF30A
 TAIL_BYTES = 12
 """Of a block of a directory with checksums: an entry of no name with the checksum."""
 
@@ -163,6 +163,17 @@ class Ext4:
             for run in re.finditer("0+", bits):
                 yield (first + run.start()) * self.block_size, (first + run.end()) * self.block_size
 
+    def was_structure(self, block: bytes) -> bool:
+        """Say whether a block that is free now was one of a folder, or of the tree of a file's extents."""
+        checked = TAIL_BYTES * bool(self.read_only & METADATA_CSUM)
+        magic, entries, most = struct.unpack_from("<HHH", block)
+        if magic == EXTENTS_MAGIC:
+            return entries <= most <= len(block) // 12 and not any(block[12 * (most + 1) : -4])
+        try:
+            return not any(block[start:end].strip(b"\0") for start, end in dead_names(block, len(block) - checked))
+        except DiskNotRewritable:
+            return False
+
     def bitmap(self, block: int, count: int) -> str:
         """Return a bitmap as a text of 0 and 1."""
         data = self.file.read_at(block * self.block_size, -(-count // 8))
@@ -203,7 +214,7 @@ class Ext4:
     def extent_tree(self, node: bytes, depth: int) -> Iterator[Run]:
         """Yield the extents of a node of the tree and of all below."""
         magic, entries, _, level = struct.unpack_from("<HHHH", node)
-        if magic != 0xF30A or level > depth or 12 * (entries + 1) > len(node):
+        if magic != EXTENTS_MAGIC or level > depth or 12 * (entries + 1) > len(node):
             raise DiskNotRewritable("an extent tree of ext4 makes no sense")
         for number in range(entries):
             first, second, third, fourth = struct.unpack_from("<IHHI", node, 12 * (number + 1))

@@ -49,6 +49,27 @@ class Rewrite:
         return bytes(changed)
 
 
+@dataclass(frozen=True)
+class Overwrite:
+    """What overwriting the free blocks on the guest reaches."""
+
+    free: tuple[Range, ...]
+    """The free blocks, in order and apart, in bytes."""
+    readers: tuple[tuple[Partition, Ext4 | Xfs], ...]
+
+    def is_structure(self, place: int) -> bool:
+        """Say whether a free page is what is left of a folder or of a tree of blocks.
+
+        The file that fills the disk needs such a tree itself, and folders go after it: names and numbers stay (S22).
+        """
+        for partition, reader in self.readers:
+            within = partition.within(place)
+            if within is not None:
+                begin = within // reader.block_size * reader.block_size
+                return reader.was_structure(reader.file.read_at(begin, reader.block_size))
+        return False
+
+
 def plan_rewrite(source: BlockSource) -> Rewrite:
     """Return what of a disk becomes zeros. Raises DiskNotRewritable when anything on it is not understood."""
     locator, dead = Locator(source), Dead()
@@ -63,26 +84,27 @@ def plan_rewrite(source: BlockSource) -> Rewrite:
     return Rewrite(tuple(ranges), tuple(sorted(dead.patches.items())), dead.free_bytes, dead.names)
 
 
-def plan_overwrite(source: BlockSource) -> Rewrite:
+def plan_overwrite(source: BlockSource) -> Overwrite:
     """Return the free blocks of a disk's file systems: what overwriting them on the guest turns into zeros, no more.
 
     Raises DiskNotRewritable for a file system that is not ext4 or XFS, is not clean, or is not understood.
     """
     locator = Locator(source)
     free: list[Range] = []
+    readers: list[tuple[Partition, Ext4 | Xfs]] = []
     for partition in locator.partitions:
         try:
             if partition.content in ("ext", "xfs"):
                 part = locator.file.joined(partition.runs)
                 reader = Ext4(part) if partition.content == "ext" else Xfs(part)
+                readers.append((partition, reader))
                 for start, end in reader.free_blocks():
                     free += partition.ranges_of(start, end)
             elif may_hold_files(partition):
                 raise DiskNotRewritable(f"{partition.name} holds {partition.content}: what is free in it is not known")
         except (OSError, RuntimeError, ValueError, struct.error, IndexError) as problem:
             raise DiskNotRewritable(f"{partition.name} cannot be read: {type(problem).__name__}") from problem
-    ranges = tuple(joined(free))
-    return Rewrite(ranges, (), sum(end - start for start, end in ranges), 0)
+    return Overwrite(tuple(joined(free)), tuple(readers))
 
 
 def may_hold_files(partition: Partition) -> bool:
@@ -189,14 +211,18 @@ def count_remains(source: BlockSource, rewrite: Rewrite) -> int:
     return count
 
 
-def find_remains(source: BlockSource, rewrite: Rewrite) -> Iterator[Range]:
-    """Yield the pages of a disk that are to be zeros by a plan, and are not. Raises an AssayError."""
+def find_remains(source: BlockSource, overwrite: Overwrite) -> Iterator[Range]:
+    """Yield the free pages of a disk that hold content: neither zeros, nor names and numbers of a removed structure.
+
+    Raises an AssayError for a block that cannot be read.
+    """
     for index, data in require_readable(source.read_many(list(source.indices()))):
         offset = index * source.block_size
-        first = bisect.bisect_right(rewrite.ranges, offset, key=lambda found: found[1])
-        for start, end in overlapping([(offset, offset + len(data))], islice(rewrite.ranges, first, None)):
+        first = bisect.bisect_right(overwrite.free, offset, key=lambda found: found[1])
+        for start, end in overlapping([(offset, offset + len(data))], islice(overwrite.free, first, None)):
             for page in range(start, end, PAGE):
-                if data[page - offset : min(page + PAGE, end) - offset].strip(b"\0"):
+                written = data[page - offset : min(page + PAGE, end) - offset].strip(b"\0")
+                if written and not overwrite.is_structure(page):
                     yield page, min(page + PAGE, end)
 
 

@@ -27,6 +27,7 @@ RECORD_CRC, RECORD_BYTES = 32, 328
 """Of the header of a record of the log: where its checksum is, and its size."""
 RESERVE_HEADER = 36
 NOBODY = 0xFFFFFFFF
+CONTENT = (b"XARM", b"XSLM")
 DEEPEST = 9
 
 
@@ -43,6 +44,7 @@ class Xfs:
         (self.incompatible,) = struct.unpack_from(">I", block, 216)
         (self.inode_size,) = struct.unpack_from(">H", block, 104)
         self.has_checksums = block[101] & 0xF == 5
+        self.uuid = block[32:48]
         old = struct.unpack_from(">I", block, 200)[0] & OLD_FILE_TYPES
         self.shape = Shape(
             block_size=self.block_size,
@@ -171,6 +173,13 @@ class Xfs:
         """Yield the free extents of all groups: what writing a file until the disk is full can reach."""
         for group in range(self.groups):
             yield from self.free_ranges(group)
+
+    def was_structure(self, block: bytes) -> bool:
+        """Say whether a block that is free now was one of a folder or a tree: version 5 writes its UUID into each.
+
+        So it does into values of attributes and targets of links, which are content.
+        """
+        return self.uuid in block[:64] and block[:4] not in CONTENT
 
     def reserve(self, group: int) -> Iterator[Range]:
         """Yield the blocks that a group holds back for its own trees: what was deleted may be in them."""

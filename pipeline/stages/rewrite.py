@@ -25,7 +25,7 @@ from pipeline.stages.launch import Launched
 
 PROVED: dict[Method, str] = {
     "rewrite": "free blocks, slack, removed names, the journal and gaps hold zeros",
-    "in-place": "free blocks hold zeros",
+    "in-place": "free blocks hold zeros, or names of removed folders, and nothing else",
     False: "nothing that was deleted is on the disk",
 }
 NAMED_PLACES = 10
@@ -105,7 +105,8 @@ def shown(context: Context, blocks: Iterator[tuple[int, bytes]]) -> Iterator[tup
 def prove_free_space(spool: Spool, method: Method) -> Result:
     """Return whether the snapshot that ships holds anything that was deleted, by its own file systems (S22).
 
-    Of a rewritten one, whatever nothing refers to must be zeros; of one that was overwritten in place, free blocks.
+    Of a rewritten one, whatever nothing refers to must be zeros; of one that was overwritten in place, free blocks but
+    for names of removed folders.
     """
     status, detail = Status.PASS, ""
     try:

@@ -19,7 +19,7 @@ from pipeline.residue.crc32c import crc32c
 from pipeline.residue.dead import joined, overlapping, without
 from pipeline.residue.ext4 import Ext4
 from pipeline.residue.locate import Locator
-from pipeline.residue.rewrite import find_remains, plan_overwrite, plan_rewrite, rewritten_blocks
+from pipeline.residue.rewrite import Rewrite, find_remains, plan_overwrite, plan_rewrite, rewritten_blocks
 
 MIB = 1 << 20
 START, SIZE, SWAP = 2 * MIB, 40 * MIB, 4 * MIB
@@ -164,7 +164,7 @@ def overwrite(disk: Path) -> Path:
     made = disk.with_name(f"overwritten-{disk.name}")
     with RawFile(disk) as source, made.open("wb") as file:
         file.truncate(source.size_bytes)
-        plan = plan_overwrite(source)
+        plan = Rewrite(plan_overwrite(source).free, (), 0, 0)
         for index, data in source.read_many(source.indices()):
             assert isinstance(data, bytes)
             file.seek(index * source.block_size)
