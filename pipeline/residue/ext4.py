@@ -166,9 +166,11 @@ class Ext4:
     def was_structure(self, block: bytes) -> bool:
         """Say whether a block that is free now was one of a folder, or of the tree of a file's extents."""
         checked = TAIL_BYTES * bool(self.read_only & METADATA_CSUM)
-        magic, entries, most = struct.unpack_from("<HHH", block)
+        magic, _, most, depth = struct.unpack_from("<HHHH", block)
         if magic == EXTENTS_MAGIC:
-            return entries <= most <= len(block) // 12 and not any(block[12 * (most + 1) : -4])
+            return most == len(block) // 12 - 1 and all(
+                place < self.blocks for place in extent_places(block[12 : 12 * (most + 1)], depth)
+            )
         try:
             return not any(block[start:end].strip(b"\0") for start, end in dead_names(block, len(block) - checked))
         except DiskNotRewritable:
@@ -267,6 +269,12 @@ class Ext4:
         seed = stored if self.incompatible & CSUM_SEED else crc32c(self.superblock[104:120], START)
         seed = crc32c(struct.pack("<II", inode.number, inode.generation), seed)
         return struct.pack("<I", crc32c(block[:-TAIL_BYTES], seed))
+
+
+def extent_places(records: bytes, depth: int) -> Iterator[int]:
+    """Yield where the records of a node of an extent tree point to, those too that it no longer counts."""
+    for _, second, third, fourth in struct.iter_unpack("<IHHI", records):
+        yield (fourth & 0xFFFF) << 32 | third << 16 | second if depth else third << 32 | fourth
 
 
 def read_group(number: int, descriptor: bytes) -> Group:

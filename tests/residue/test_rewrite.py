@@ -4,6 +4,7 @@ import filecmp
 import os
 import re
 import shutil
+import struct
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pipeline.residue.blocks import RawFile
 from pipeline.residue.crc32c import crc32c
 from pipeline.residue.dead import joined, overlapping, without
 from pipeline.residue.ext4 import Ext4
+from pipeline.residue.filesystems import SourceFile
 from pipeline.residue.locate import Locator
 from pipeline.residue.rewrite import Rewrite, find_remains, plan_overwrite, plan_rewrite, rewritten_blocks
 
@@ -236,6 +238,38 @@ def test_names_left_in_an_indexed_folder_are_gone(tmp_path: Path) -> None:
     after = rewrite(disk.path)
     assert held_by(after, dead) == set()
     disk.check(after)
+
+
+@pytest.mark.subprocess
+def test_a_removed_folder_is_known_from_content(tmp_path: Path) -> None:
+    part, tree = tmp_path / "part", tmp_path / "tree"
+    (tree / "folder").mkdir(parents=True)
+    for number in range(40):
+        (tree / f"folder/name-{number}").write_bytes(b"text of a file\n" * 300)
+    with part.open("wb") as file:
+        file.truncate(SIZE)
+    run("/sbin/mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", tree, part)
+    with RawFile(part) as source:
+        reader = Ext4(SourceFile(source))
+
+        def blocks(path: str) -> list[bytes]:
+            numbers = run("/sbin/debugfs", "-R", f"blocks {path}", part).split()
+            return [reader.file.read_at(int(number) * 4096, 4096) for number in numbers]
+
+        (folder,) = blocks("/folder")
+        assert reader.was_structure(folder)
+        assert not any(map(reader.was_structure, blocks("/folder/name-7")))
+        tree_node = b"\x0a\xf3\1\0\x54\1\0\0\0\0\0\0" + struct.pack("<IHHI", 7, 100, 0, 9000)
+        assert reader.was_structure(tree_node.ljust(4092, b"\0") + b"sum.")
+        assert not reader.was_structure(tree_node.ljust(4080, b"\0") + b"a secret" + b"pad to 4")
+        assert not reader.was_structure(tree_node + b"a secret of some length".ljust(4072, b"\0"))
+        assert not reader.was_structure(folder[:-200] + b"a secret".ljust(188) + folder[-12:])
+
+    @given(st.binary(min_size=1024, max_size=1024))
+    def anything(block: bytes) -> None:
+        assert reader.was_structure(block) in (True, False)
+
+    anything()
 
 
 @pytest.mark.subprocess

@@ -1,10 +1,13 @@
 """The scrub as a table: spec in, steps out, in an order that matters."""
 
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pipeline.scrub import power_off_command, scrub_steps
+from pipeline.scrub.power_off import LAST_WORDS
 from tests.harden.samples import DEBIAN, KEY, spec, text_of
 
 FREE = {"free_space": "in-place"}
@@ -55,11 +58,24 @@ def test_declared_keys_are_written_and_nothing_else_is_said_of_them() -> None:
 
 def test_the_power_off_freezes_before_it_cleans_and_cleans_before_it_is_read_only() -> None:
     command = power_off_command(DEBIAN)
-    marks = ["kill -s STOP -- -1", "find /var/log", "sync", "echo u >", "echo o >"]
-    positions = [command.index(mark) for mark in marks]
-    assert positions == sorted(positions)
+    marks = ["kill -s STOP -- -1", 'wipe "$build_sudo"', "sync", "find /var/log", "sync", "echo u >", "echo o >"]
+    place = 0
+    for mark in marks:
+        place = command.index(mark, place) + len(mark)
     assert command.startswith("trap '' HUP")
     assert command.endswith("&")
+
+
+@pytest.mark.subprocess
+def test_what_the_power_off_removes_is_zeros_before(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a log").write_bytes(b"secret" * 1000)
+    (tmp_path / "sudo").write_bytes(b"admin ALL")
+    (tmp_path / "link").symlink_to("sudo")
+    defined = LAST_WORDS[LAST_WORDS.index("wipe() {") : LAST_WORDS.index("# Everybody else stops")]
+    subprocess.run(["sh", "-c", f'{defined}wipe "$@"', "sh", tmp_path / "folder", tmp_path / "gone"], check=True)
+    assert set((tmp_path / "folder" / "a log").read_bytes()) == {0}
+    assert (tmp_path / "sudo").read_bytes() == b"admin ALL"
 
 
 FORBID = {
