@@ -14,19 +14,20 @@ from typing import Any
 import yaml
 
 from pipeline.aws import images, snapshots
-from pipeline.aws.blocks import BLOCK_SIZE, GIB, SnapshotBlocks, write_snapshot
-from pipeline.aws.images import Image
+from pipeline.aws.blocks import SnapshotBlocks, write_snapshot
+from pipeline.aws.images import Image, Registration
 from pipeline.aws.session import Session
 from pipeline.aws.tags import Tags
 from pipeline.block_digest import require_readable
 from pipeline.errors import AssayError
+from pipeline.localcloud.base_image import default_cache, make_base_image
 from pipeline.options import open_cloud
 from pipeline.residue.blocks import RawFile
 from pipeline.spec import load_spec
 from tests.bench.build import SPEC, reason, remove_image
 from tests.bench.rows import Row
 from tests.planted.planted_base import FORBIDDEN, PlantedBase, canaries, pieces_in
-from tests.planted.planter import Planted
+from tests.planted.planter import Planted, run
 from tests.workshop import Workshop
 
 NAME = "debian-12-amd64-planted"
@@ -69,31 +70,22 @@ def rows(planted: list[Planted], evidence: dict[str, Any], left: set[str], secon
 
 def make_base(session: Session, folder: Path) -> tuple[Image, list[Planted], dict[bytes, str]]:
     """Register an image like Debian's, with plants. Return it, them, and pieces by which they are known anywhere."""
-    found = session.client("ec2").describe_images(Filters=[{"Name": "name", "Values": ["debian-12-amd64-2*"]}])
-    debian = max(map(images.read_image, found["Images"]), key=lambda image: image.creation_date)
+    debian = make_base_image("bookworm", default_cache(), print)
     disk = folder / "base.raw"
-    size = copy_snapshot(session, debian.snapshot_ids[0], disk)
+    run("cp", "--sparse=always", debian.path, disk)
     with RawFile(disk) as clean:
         before = [data for _, data in blocks_of(clean)]
     planted = PlantedBase(disk).plant_all()
     marks = canaries(planted, before)
     tags = Tags("20260101-000000-abcdef", "0" * 64, session.account_id, datetime.now(UTC) + timedelta(days=1))
     with RawFile(disk) as source:
-        snapshot_id = write_snapshot(session, tags, f"{NAME}-root", size, blocks_of(source))
+        snapshot_id = write_snapshot(session, tags, f"{NAME}-root", debian.size_gib, blocks_of(source))
     snapshots.wait_for_snapshot(session, snapshot_id)
-    like = images.registration_like(debian, name=NAME, description="planted", root_snapshot_id=snapshot_id)
-    return images.wait_for_image(session, images.register_image(session, tags, NAME, like)), planted, marks
-
-
-def copy_snapshot(session: Session, snapshot_id: str, path: Path) -> int:
-    """Write a snapshot into a file, and return its size in GiB."""
-    source = SnapshotBlocks(session, snapshot_id)
-    with path.open("wb") as file:
-        file.truncate(source.size_bytes)
-        for index, data in blocks_of(source):
-            file.seek(index * BLOCK_SIZE)
-            file.write(data)
-    return source.size_bytes // GIB
+    registration = Registration(
+        NAME, "planted", "x86_64", "/dev/xvda", snapshot_id, debian.size_gib, boot_mode=debian.boot_mode
+    )
+    image_id = images.register_image(session, tags, NAME, registration)
+    return images.wait_for_image(session, image_id), planted, marks
 
 
 def blocks_of(source: RawFile | SnapshotBlocks) -> Iterator[tuple[int, bytes]]:

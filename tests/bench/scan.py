@@ -14,16 +14,13 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.aws import images
-from pipeline.aws.blocks import SnapshotBlocks
-from pipeline.block_digest import hash_block, require_readable
-from pipeline.options import open_cloud
+from pipeline.block_digest import hash_block
+from pipeline.localcloud.base_image import default_cache, make_base_image
 from pipeline.residue.blocks import RawFile
 from pipeline.residue.encodings import Encoding, expression_of
 from pipeline.residue.engine import Searcher
 from pipeline.residue.matcher import open_matcher
 from pipeline.residue.patterns import PATTERNS
-from pipeline.spec import load_spec
 from tests.bench import far_blocks
 from tests.bench.rows import Row
 
@@ -41,11 +38,8 @@ def measure(start_local_cloud: Callable[[], dict[str, str]]) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as name:
         dense = make_dense(Path(name) / "dense.raw")
         sparse = make_sparse(dense, Path(name) / "sparse.raw")
-        found = rows(dense, sparse)
-        cloud = start_local_cloud()
-        clean = Path(name) / "clean.raw"
-        copy_base(cloud, clean)
-        return found + rows_of_clean(clean) + far_blocks.rows(lambda: cloud)
+        clean = make_base_image("bookworm", default_cache(), print).path
+        return rows(dense, sparse) + rows_of_clean(clean) + far_blocks.rows(start_local_cloud)
 
 
 def rows(dense: Path, sparse: Path) -> list[Row]:
@@ -87,19 +81,6 @@ def rows_of_clean(image: Path) -> list[Row]:
         Row("the same, and every file held against its package", "s", whole, "matching it", bare),
         Row("memory of all of that", "MiB", memory, bound="64", versions=VERSIONS),
     ]
-
-
-def copy_base(cloud: dict[str, str], path: Path) -> None:
-    """Write the newest base image of the local cloud into a file, with its holes."""
-    session = open_cloud(load_spec(far_blocks.SPEC), lambda: cloud)
-    found = session.client("ec2").describe_images(Filters=[{"Name": "name", "Values": ["debian-12-amd64-2*"]}])
-    newest = max(map(images.read_image, found["Images"]), key=lambda image: image.creation_date)
-    source = SnapshotBlocks(session, newest.snapshot_ids[0])
-    with path.open("wb") as file:
-        file.truncate(source.size_bytes)
-        for index, data in require_readable(source.read_many(source.indices())):
-            file.seek(index * BLOCK)
-            file.write(data)
 
 
 def make_dense(path: Path) -> Path:
