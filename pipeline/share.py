@@ -32,7 +32,7 @@ def share_build(session: Session, spec: Spec, folder: Path, *, dry_run: bool = F
     codes = product_code_result(session, image.image_id, spec.share.product_codes)
     if codes.status is not Status.PASS:
         raise ReleaseFailed(f"{codes.title}: {codes.detail}", resource=image.image_id, region=image.region)
-    unknown = require_ready(look_at_regions(session, spec))
+    unknown = require_ready(look_at_regions(session, spec, image.name))
     current = read_sharing(session, image.image_id, image.snapshot_ids)
     changes = describe_changes(current, wanted_sharing(spec.share, image.snapshot_ids))
     yield f"{image.image_id} {image.name} in {image.region}"

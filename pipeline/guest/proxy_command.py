@@ -12,11 +12,12 @@ from typing import IO, Literal
 Way = Literal["session-manager", "instance-connect"]
 
 PROGRAMS: dict[Way, dict[str, tuple[int, ...]]] = {
-    "session-manager": {"aws": (2,), "session-manager-plugin": (1, 2, 497)},
-    "instance-connect": {"aws": (2,)},
+    "session-manager": {"aws": (2, 13, 37), "session-manager-plugin": (1, 2, 498)},
+    "instance-connect": {"aws": (2, 12)},
 }
-"""What each way needs on this machine, from which version on. An older plugin gets the session's token as an argument,
-which every user of the machine can read."""
+"""What each way needs on this machine, from which version on. Older ones hand over the session's token as an argument,
+which every user of the machine can read: the AWS CLI knows 1.2.497.0 as the last plugin that takes no other, and passes
+it in the environment since 2.13.37. It opens tunnels to Instance Connect since 2.12.0 (its changelog)."""
 ASK_SECONDS = 30.0
 END_SECONDS = 5.0
 COMPLAINT_BYTES = 2000

@@ -156,6 +156,21 @@ class Network(Part):
     """Try all 65535 TCP ports of a fresh instance from outside, the UDP ports of harden.listen, and those that amplify
     attacks (H19; seed [4]). Off: on AWS it takes minutes, because what is closed there never answers."""
 
+    @property
+    def makes_bastion(self) -> bool:
+        """Whether guests are reached through a bastion of the build's own."""
+        return self.create is not None and self.connect == "bastion"
+
+    @property
+    def makes_nat(self) -> Literal["gateway", "instance"] | None:
+        """By which kind of NAT the guests of a made network go out; None where they have public addresses."""
+        return self.create.nat if self.create and self.address == "private" else None
+
+    @property
+    def makes_gate(self) -> bool:
+        """Whether a host of the build's own stands before its guests: a bastion, a NAT instance, or both in one."""
+        return self.makes_bastion or self.makes_nat == "instance"
+
 
 class Ssh(Part):
     """How the build logs in to the build instance."""

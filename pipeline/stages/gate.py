@@ -9,7 +9,7 @@ from pipeline.guest.shell import DirectConnector, Login
 from pipeline.spec import Bastion
 from pipeline.stages.context import Context
 from pipeline.stages.guests import GATE, boot_guest, load_own_key
-from pipeline.stages.network import Door, is_bastion_made, nat_of, needs_gate, route_through
+from pipeline.stages.network import Door, route_through
 
 FORWARD = """#cloud-config
 # assay build {build_id}
@@ -43,11 +43,11 @@ def open_gate(context: Context, door: Door, image_id: str, key_pair: KeyPair, ke
     wanted = context.spec.network
     if wanted.bastion:
         return door if door.bastion else replace(door, bastion=log_in_at(wanted.bastion))
-    if not needs_gate(wanted) or not (door.made and door.gate and wanted.create):
+    if not wanted.makes_gate or not (door.made and door.gate and wanted.create):
         return door
-    if door.bastion or (nat_of(wanted) == "instance" and door.made.nat_id):
+    if door.bastion or (wanted.makes_nat == "instance" and door.made.nat_id):
         return door  # it stands already
-    forwards = nat_of(wanted) == "instance"
+    forwards = wanted.makes_nat == "instance"
     launch = Launch(
         image_id=image_id,
         type=context.spec.instance.type,
@@ -65,7 +65,7 @@ def open_gate(context: Context, door: Door, image_id: str, key_pair: KeyPair, ke
         made = route_through(context, door.made, guest.instance.instance_id)
         door = replace(door, made=made)
         address = vpcs.describe_address(context.session, made.address_id or "").address
-    if not is_bastion_made(wanted):
+    if not wanted.makes_bastion:
         return door
     connector = DirectConnector(address, context.session.port_outside(context.spec.ssh.port))
     login = Login(connector, user, key_pair, guest.host_keys, guest.instance.instance_id, context.region)

@@ -9,10 +9,10 @@ from pipeline.aws.instances import Instance
 from pipeline.aws.security_groups import Permission, in_words
 from pipeline.aws.session import Session
 from pipeline.aws.vpcs import EVERYWHERE, Kind
-from pipeline.errors import CapacityMissing, ProofFailed
+from pipeline.errors import ProofFailed
 from pipeline.guest.shell import Login
 from pipeline.report.evidence import Layer, Result, Status
-from pipeline.spec import Network, Spec
+from pipeline.spec import Network
 from pipeline.stages.context import Context
 
 SOURCE = "stages/network"
@@ -76,31 +76,16 @@ def open_door(context: Context) -> Door:
         vpc_id = subnets[0].vpc_id
     if wanted.security_group_ids:
         return door
-    if needs_gate(wanted):
+    if wanted.makes_gate:
         return make_pair(context, door, vpc_id)
     sources = [Permission(context.spec.ssh.port, cidrs)] if (cidrs := ssh_sources(context.session, wanted)) else []
     group = make_group(context, "ssh", vpc_id, sources, outlets(wanted))
     return replace(door, security_group_ids=(group.group_id,), groups=(group,))
 
 
-def needs_gate(wanted: Network) -> bool:
-    """Return whether a host of the build's own stands before its guests: a bastion, a NAT instance, or both in one."""
-    return wanted.create is not None and (is_bastion_made(wanted) or nat_of(wanted) == "instance")
-
-
-def is_bastion_made(wanted: Network) -> bool:
-    """Return whether guests are reached through a bastion of the build's own."""
-    return wanted.create is not None and wanted.connect == "bastion"
-
-
-def nat_of(wanted: Network) -> str | None:
-    """Return by which kind of NAT the guests of a made network go out; None where they have public addresses."""
-    return wanted.create.nat if wanted.create and wanted.address == "private" else None
-
-
 def ssh_sources(session: Session, wanted: Network) -> tuple[str, ...]:
     """Return the networks from which ssh comes; none with Session Manager, which is asked from inside."""
-    if wanted.connect == "session-manager" and not needs_gate(wanted):
+    if wanted.connect == "session-manager" and not wanted.makes_gate:
         return ()
     cidrs = (network.caller_address(session),) if wanted.ssh_from == "caller" else wanted.ssh_from
     return network.check_cidrs(cidrs)
@@ -141,7 +126,7 @@ def make_pair(context: Context, door: Door, vpc_id: str) -> Door:
     public = make_group(context, "public", vpc_id, [sources], (*out, Permission(port, inside)))
     private = make_group(context, "private", vpc_id, [Permission(port, group_id=public.group_id)], out)
     forwarded = [Permission(one.port, group_id=private.group_id, protocol=one.protocol) for one in out]
-    if nat_of(wanted) == "instance":
+    if wanted.makes_nat == "instance":
         security_groups.let_in(session, public.group_id, forwarded)
         public = replace(public, openings=(*public.openings, *forwarded))
     return replace(door, security_group_ids=(private.group_id,), groups=(public, private), gate=public)
@@ -174,7 +159,8 @@ def make_network(context: Context, wanted: Network) -> MadeNetwork:
         "access-list",
         lambda name: vpcs.create_network_acl(session, tags, name, vpc_id, entries),
     )
-    zone = zone_for(session, context.spec)
+    instance = context.spec.instance
+    zone = offers.first_zone(session, (instance.type, *instance.types))
     subnets = {
         role: make(
             context,
@@ -187,7 +173,7 @@ def make_network(context: Context, wanted: Network) -> MadeNetwork:
     for role, subnet_id in subnets.items():
         vpcs.connect_subnet(session, subnet_id, table_id=tables[role], acl_id=acl_id)
     made = MadeNetwork(vpc_id, gateway_id, subnets["public"], subnets["private"], tables["private"], frozenset(entries))
-    return make_nat_gateway(context, made) if nat_of(wanted) == "gateway" else made
+    return make_nat_gateway(context, made) if wanted.makes_nat == "gateway" else made
 
 
 def make(context: Context, kind: Kind, role: str, call: Callable[[str], str]) -> str:
@@ -227,14 +213,6 @@ def route_through(context: Context, made: MadeNetwork, instance_id: str) -> Made
     vpcs.associate_address(session, address_id, instance_id)
     vpcs.lead_out(session, made.private_table_id, instance_id)
     return replace(made, address_id=address_id, nat_id=instance_id)
-
-
-def zone_for(session: Session, spec: Spec) -> str:
-    """Return the first zone that offers an instance type of the spec. Raises CapacityMissing."""
-    for instance_type in (spec.instance.type, *spec.instance.types):
-        if zones := offers.zones_offering(session, instance_type):
-            return min(zones)
-    raise CapacityMissing(f"no zone offers {spec.instance.type}", region=session.region)
 
 
 def prove_network(context: Context, door: Door, instance: Instance) -> None:

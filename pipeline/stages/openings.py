@@ -8,7 +8,6 @@ from pipeline.report.evidence import Layer, Result, Status
 from pipeline.spec import Spec
 from pipeline.stages.context import Context
 from pipeline.stages.guests import Guest
-from pipeline.stages.network import needs_gate
 from pipeline.verify.port_scan import prove_ports, prove_udp_ports
 
 Opening = tuple[str, int]
@@ -33,7 +32,7 @@ def prove_openings(context: Context, guest: Guest) -> tuple[Result, ...]:
 def intended_openings(spec: Spec) -> frozenset[Opening]:
     """Return what a group is meant to let in: ssh, and what the image serves where the spec brings its own groups."""
     served = {(one.protocol, one.port) for one in spec.harden.listen} if spec.network.security_group_ids else set()
-    asked_from_inside = spec.network.connect == "session-manager" and not needs_gate(spec.network)
+    asked_from_inside = spec.network.connect == "session-manager" and not spec.network.makes_gate
     return frozenset(served if asked_from_inside else {("tcp", spec.ssh.port), *served})
 
 

@@ -119,7 +119,7 @@ def test_the_connection_of_a_program_is_a_socket_of_its_own(sshd: Sshd) -> None:
 
 @pytest.mark.parametrize(
     ("version", "missing"),
-    [("1.2.497.0", ()), ("1.2.707.0", ()), ("1.2.398.0", ("session-manager-plugin 1.2.497 or newer",))],
+    [("1.2.536.0", ()), ("1.2.707.0", ()), ("1.2.497.0", ("session-manager-plugin 1.2.498 or newer",))],
 )
 def test_programs_are_asked_for_their_version(tmp_path: Path, monkeypatch, version, missing) -> None:
     for name, says in (("aws", "aws-cli/2.17.0 Python/3.11"), ("session-manager-plugin", version)):
@@ -128,10 +128,10 @@ def test_programs_are_asked_for_their_version(tmp_path: Path, monkeypatch, versi
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert missing_programs("session-manager") == missing
-    (tmp_path / "aws").write_text("#!/bin/sh\necho aws-cli/1.22.34\n")
-    assert missing_programs("instance-connect") == ("aws 2 or newer",)
+    (tmp_path / "aws").write_text("#!/bin/sh\necho aws-cli/2.9.19\n")
+    assert missing_programs("instance-connect") == ("aws 2.12 or newer",)
     (tmp_path / "aws").unlink()
-    assert "aws 2 or newer" in missing_programs("session-manager")
+    assert "aws 2.13.37 or newer" in missing_programs("session-manager")
 
 
 @pytest.mark.parametrize(

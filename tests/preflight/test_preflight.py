@@ -10,7 +10,6 @@ from pipeline.audit.findings import Line, Verdict
 from pipeline.aws import images, roles
 from pipeline.aws.encryption_keys import EncryptionKey
 from pipeline.aws.network import Subnet
-from pipeline.aws.offers import VcpuQuota, family_of
 from pipeline.aws.region_settings import AllowedImages
 from pipeline.aws.tags import Tags
 from pipeline.build import build_image
@@ -59,9 +58,6 @@ CODES = {"ProductCodes": [{"ProductCodeId": "abc"}]}
         (preflight.too_wide(({"Statement": {"Effect": "Allow", "Action": ["s3:*", "iam:*"], "Resource": "*"}},)), 2),
         (preflight.too_wide(({"Statement": {"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"}},)), 1),
         (preflight.too_wide(({"Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}},)), 0),
-        (preflight.no_vcpus(None), 0),
-        (preflight.no_vcpus(VcpuQuota(limit=8, used=6, needed=2)), 0),
-        (preflight.no_vcpus(VcpuQuota(limit=8, used=7, needed=2)), 1),
         (preflight.not_allowed(AllowedImages("disabled", (frozenset({"111111111111"}),)), image()), 0),
         (preflight.not_allowed(AllowedImages("enabled", (frozenset({"111111111111"}),)), image()), 1),
         (preflight.not_allowed(AllowedImages("enabled", (frozenset({"136693071363"}),)), image()), 0),
@@ -95,25 +91,6 @@ CODES = {"ProductCodes": [{"ProductCodeId": "abc"}]}
 )
 def test_each_reason_is_found_and_nothing_else(found, bad):
     assert len(list(found)) == bad
-
-
-@pytest.mark.parametrize(
-    ("instance_type", "family"),
-    [
-        ("t3.small", "standard"),
-        ("m7i.large", "standard"),
-        ("g5.xlarge", "g"),
-        ("p4d.24xlarge", "p"),
-        ("inf2.xlarge", "inf"),
-        ("vt1.3xlarge", "g"),
-        ("trn1.2xlarge", "standard"),
-        ("x2gd.medium", "x"),
-        ("f1.2xlarge", "f"),
-        ("u-6tb1.56xlarge", "u"),
-    ],
-)
-def test_types_are_counted_in_families(instance_type, family):
-    assert family_of(instance_type) == family
 
 
 def test_every_problem_is_named_at_once_and_what_is_unknown_stops_nothing():
@@ -159,7 +136,7 @@ def test_each_region_of_a_release_is_asked(fake_cloud):
 def test_a_release_alone_asks_every_region_too(fake_cloud):
     spec = spec_with(Share(public=True), "ap-east-1")
     with pytest.raises(PreflightFailed, match="enable-region --region-name ap-east-1"):
-        preflight.require_ready(preflight.look_at_regions(fake_cloud.open(SPEC.region), spec))
+        preflight.require_ready(preflight.look_at_regions(fake_cloud.open(SPEC.region), spec, "web-1"))
 
 
 @pytest.mark.end_to_end

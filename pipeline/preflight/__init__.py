@@ -25,13 +25,13 @@ from pipeline.aws.identities import Document
 from pipeline.aws.images import Image
 from pipeline.aws.key_policy import missing_rights
 from pipeline.aws.network import Subnet
-from pipeline.aws.offers import VcpuQuota
 from pipeline.aws.region_settings import AllowedImages
 from pipeline.aws.session import Session, is_transient
 from pipeline.aws.tags import Tags, resource_name
 from pipeline.errors import AssayError, CapacityMissing, CloudFailed, CredentialsRefused, PreflightFailed
 from pipeline.guest.keys import make_key_pair
 from pipeline.guest.proxy_command import PROGRAMS, missing_programs
+from pipeline.preflight.headroom import headroom_checks, headroom_readers, public_image_check, public_image_reader
 from pipeline.spec import Spec
 
 BLOCKING = frozenset({Verdict.FAIL, Verdict.UNREACHABLE})
@@ -46,19 +46,19 @@ def look_ahead(session: Session, spec: Spec, base: Image, tags: Tags, image_name
     does not take the credentials.
     """
     there = regions_of(session, spec)
-    readers = build_readers(session, spec, base, tags) | region_readers(session, there, spec, image_name)
+    readers = build_readers(session, spec, base, tags) | region_readers(there, spec, image_name, new=True)
     facts = gather(readers) | {"base": base}
     for fact in facts.values():
         if isinstance(fact, CredentialsRefused) and fact.region == session.region:
             raise fact
-    built = judge(build_checks(spec, tags, loopback=session.loopback), facts, session.region)
-    return (*built, *region_lines(facts, there, spec, image_name))
+    built = judge(build_checks(spec, quotas=not session.loopback), facts, session.region)
+    return (*built, *region_lines(facts, there, spec, new=True))
 
 
-def look_at_regions(session: Session, spec: Spec) -> tuple[Line, ...]:
+def look_at_regions(session: Session, spec: Spec, image_name: str) -> tuple[Line, ...]:
     """Return what would stand in the way of releasing an image that is there, in every region of the release."""
     there = regions_of(session, spec)
-    return tuple(region_lines(gather(region_readers(session, there, spec)), there, spec))
+    return tuple(region_lines(gather(region_readers(there, spec, image_name, new=False)), there, spec, new=False))
 
 
 def regions_of(session: Session, spec: Spec) -> dict[str, Session]:
@@ -66,20 +66,20 @@ def regions_of(session: Session, spec: Spec) -> dict[str, Session]:
     return {region: session.in_region(region) for region in (session.region, *spec.release.regions)}
 
 
-def region_readers(session: Session, there: dict[str, Session], spec: Spec, image_name: str = "") -> Readers:
-    """Return the questions that are asked in every region; whether the image's name is free only where one is given."""
-    readers: Readers = {"regions": partial(region_settings.read_regions, session)}
+def region_readers(there: dict[str, Session], spec: Spec, image_name: str, *, new: bool) -> Readers:
+    """Return the questions that are asked in every region; whether the image's name is free only of a new one."""
+    readers: Readers = {"regions": partial(region_settings.read_regions, next(iter(there.values())))}
     for region, abroad in there.items():
-        for name, reader in target_readers(abroad, spec, image_name).items():
+        for name, reader in target_readers(abroad, spec, image_name, new=new).items():
             readers[f"{region} {name}"] = reader
     return readers
 
 
-def region_lines(facts: Facts, there: dict[str, Session], spec: Spec, image_name: str = "") -> Iterator[Line]:
+def region_lines(facts: Facts, there: dict[str, Session], spec: Spec, *, new: bool) -> Iterator[Line]:
     """Yield the lines of every region."""
-    for region in there:
+    for region, abroad in there.items():
         local = of_region(facts, region) | {"regions": facts["regions"]}
-        yield from judge(target_checks(spec, region, named=bool(image_name)), local, region)
+        yield from judge(target_checks(spec, region, new=new, quotas=not abroad.loopback), local, region)
 
 
 def require_ready(lines: Iterable[Line]) -> tuple[str, ...]:
@@ -92,7 +92,6 @@ def require_ready(lines: Iterable[Line]) -> tuple[str, ...]:
 
 def build_readers(session: Session, spec: Spec, base: Image, tags: Tags) -> Readers:
     """Return the questions that are asked once, where the image is built."""
-    instance_type = spec.instance.type
     readers: Readers = {
         "subnets": partial(find_own_subnets, session, spec),
         "offers": partial(zones_by_type, session, spec),
@@ -104,15 +103,14 @@ def build_readers(session: Session, spec: Spec, base: Image, tags: Tags) -> Read
     if spec.network.connect in PROGRAMS:
         readers["programs"] = partial(missing_programs, spec.network.connect)
     if not session.loopback:
-        readers["quota"] = partial(offers.read_vcpu_quota, session, instance_type)
+        readers |= headroom_readers(session, spec)
     return readers
 
 
-def build_checks(spec: Spec, tags: Tags, *, loopback: bool) -> tuple[Check, ...]:
+def build_checks(spec: Spec, *, quotas: bool) -> tuple[Check, ...]:
     """Return the checks of the build itself. A cloud of this machine has no quotas."""
     types = " or ".join((spec.instance.type, *spec.instance.types))
     offered = "ec2:DescribeInstanceTypeOfferings ec2:DescribeSubnets"
-    quota = Check("A20", "the quota of vCPUs allows it", "servicequotas:GetServiceQuota", ("quota",), no_vcpus)
     dry_runs = "ec2:RunInstances ec2:CreateSecurityGroup ec2:ImportKeyPair (DryRun)"
     codes = partial(wrong_codes, wanted=spec.share.product_codes, public=spec.share.public)
     return (
@@ -122,7 +120,7 @@ def build_checks(spec: Spec, tags: Tags, *, loopback: bool) -> tuple[Check, ...]
             "A01", "the base image may be launched", "ec2:GetAllowedImagesSettings", ("allowed", "base"), not_allowed
         ),
         Check("A11", "the product codes fit", "ec2:DescribeImages", ("base",), codes),
-        *(() if loopback else (quota,)),
+        *(headroom_checks(spec) if quotas else ()),
         *((minimal_role(spec.instance.profile),) if spec.instance.profile else ()),
         *((way_in(spec),) if spec.network.connect in PROGRAMS else ()),
     )
@@ -139,12 +137,14 @@ def way_in(spec: Spec) -> Check:
     return Check("A20", f"{spec.network.connect} can be used", "this machine", ("programs",), not_installed)
 
 
-def target_readers(session: Session, spec: Spec, image_name: str) -> Readers:
+def target_readers(session: Session, spec: Spec, image_name: str, *, new: bool) -> Readers:
     """Return the questions that are asked in each region of the release; only those whose answer matters."""
     share, encryption = spec.share, spec.image.encryption
-    readers: Readers = {"named": partial(images.images_called, session, image_name)} if image_name else {}
+    readers: Readers = {"named": partial(images.images_called, session, image_name)} if new else {}
     if share.public:
         readers["block"] = partial(region_settings.read_image_block, session)
+        if not session.loopback:
+            readers |= public_image_reader(session, image_name)
     if not encryption and is_shared(spec):
         readers["default key"] = partial(region_settings.read_default_key, session)
     if encryption:
@@ -152,7 +152,7 @@ def target_readers(session: Session, spec: Spec, image_name: str) -> Readers:
     return readers
 
 
-def target_checks(spec: Spec, region: str, *, named: bool) -> tuple[Check, ...]:
+def target_checks(spec: Spec, region: str, *, new: bool, quotas: bool) -> tuple[Check, ...]:
     """Return the checks of one region of the release."""
     share, encryption = spec.share, spec.image.encryption
     block = "ec2:GetImageBlockPublicAccessState"
@@ -162,10 +162,12 @@ def target_checks(spec: Spec, region: str, *, named: bool) -> tuple[Check, ...]:
             "A20", "the region may be used", "ec2:DescribeRegions", ("regions",), partial(not_enabled, region=region)
         ),
     ]
-    if named:
+    if new:
         checks.append(Check("A20", "the image's name is free", "ec2:DescribeImages", ("named",), name_taken))
     if share.public:
         checks.append(Check("A10", "the image may become public", block, ("block",), blocked))
+        if quotas:
+            checks.append(public_image_check())
     if not encryption and is_shared(spec):
         unshareable = partial(default_encrypted, public=share.public)
         checks.append(
@@ -279,12 +281,6 @@ def not_installed(programs: tuple[str, ...]) -> Iterator[Bad]:
     """A20: without its programs nobody gets in, and that would be seen after the launch."""
     for program in programs:
         yield Bad(program, "is not installed here: the AWS CLI's and Session Manager's guides say how")
-
-
-def no_vcpus(quota: VcpuQuota | None) -> Iterator[Bad]:
-    """A20: a launch over the quota fails after the waiting."""
-    if quota and quota.used + quota.needed > quota.limit:
-        yield Bad("", f"{quota.needed} more than the {quota.used} in use, of {quota.limit}: ask for a higher quota")
 
 
 def not_allowed(setting: AllowedImages, base: Image) -> Iterator[Bad]:
