@@ -68,7 +68,10 @@ class Application:
         call = identify(environ)
         strike = self.cloud.faults.strike(call.action)
         if not call.action.startswith("s3:"):
-            self.calls.append({"service": call.service, "action": call.action, "region": call.region})
+            account = backend.account_from_key(call.key)
+            self.calls.append(
+                {"service": call.service, "action": call.action, "region": call.region, "account": account}
+            )
         if strike.wait_seconds:
             time.sleep(strike.wait_seconds)
         if strike.error is not None:

@@ -13,7 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pipeline.aws import alarms, change_sets
 from pipeline.aws.tags import BUILD_ID
+from pipeline.errors import SpecInvalid
 from pipeline.spec import Spec
 
 CALLS = Path(__file__).with_name("calls.json")
@@ -139,6 +141,17 @@ READING_A_ROLE = (
 )
 """What a preflight asks where the spec names an instance profile."""
 IN_A_NETWORK = frozenset({"plan", "build", "verify"})
+OTHER_ACCOUNT = "consumer"
+"""Not of the caller's account: what the role there may, through which an image is proved (prove.consumer)."""
+SIGNING = ("kms:GetPublicKey", "kms:Sign")
+SIGNED = frozenset({"build", "attest"})
+"""What a signature takes where the spec names a key of KMS, and whose part it is."""
+TOPIC = ("sns:CreateTopic", "sns:Subscribe")
+ALARM = ("cloudwatch:PutMetricAlarm",)
+SUBMITTING = ("aws-marketplace:StartChangeSet",)
+BECOMING = ("sts:AssumeRole",)
+INGESTION = "assets.marketplace.amazonaws.com"
+"""The Marketplace's own service, which reads the image through release.marketplace.access_role."""
 
 
 @cache
@@ -157,7 +170,8 @@ def policy_document(chosen: Sequence[str], spec: Spec, regions: Iterable[str]) -
     """Return the policy for these tasks and this spec, its calls limited to these regions.
 
     Statements: what only reads; what is used as it is; what is made, and must be tagged; what is changed, and must bear
-    the tag; the tagging itself; the spec's parameters and its key.
+    the tag; the tagging itself; what the spec or the task names: parameters, keys, roles, the alarm, the product.
+    Raises SpecInvalid where nothing is asked of AWS.
     """
     if spec.network.create and IN_A_NETWORK & set(chosen):
         chosen = [*chosen, NETWORK]
@@ -169,8 +183,13 @@ def policy_document(chosen: Sequence[str], spec: Spec, regions: Iterable[str]) -
         *tagging_statement(chosen, partition),
     ]
     statements += [*parameter_statement(chosen, spec, partition), *key_statements(chosen, spec, partition)]
+    statements += [*signing_statement(chosen, spec, partition), *alarm_statements(chosen, partition)]
+    statements += marketplace_statements(chosen, spec, partition)
     if "ec2:RunInstances" in calls_of(chosen):
         statements += [*role_statement(spec, partition), *connection_statements(spec, partition)]
+        statements += becoming_statement(chosen, spec)
+    if not statements:
+        raise SpecInvalid(f"with this spec, {' and '.join(chosen)} asks nothing of AWS", hint="name attest.kms_key_id")
     for statement in statements:
         if all(action.startswith(REGIONAL) for action in statement["Action"]) and "audit" not in chosen:
             equal = statement.setdefault("Condition", {}).setdefault("StringEquals", {})
@@ -190,7 +209,7 @@ def is_read(call: str) -> bool:
 
 def read_statements(chosen: Sequence[str]) -> list[Statement]:
     """Return a statement for what reads a region, and one for what reads the account; parameters have their own."""
-    reads = [call for call in calls_of(chosen) if is_read(call) and not call.startswith("ssm:")]
+    reads = [call for call in calls_of(chosen) if is_read(call) and not call.startswith("ssm:") and call not in SIGNING]
     regional = [call for call in reads if call.startswith(REGIONAL)]
     rest = [call for call in reads if not call.startswith(REGIONAL)]
     named = (("ReadTheRegion", regional), ("ReadTheAccount", rest))
@@ -282,24 +301,75 @@ def key_statements(chosen: Sequence[str], spec: Spec, partition: str) -> list[St
     makes = any(grant.limit is Limit.MADE for call in calls_of(chosen) for grant in GRANTS.get(call, ()))
     if not spec.image.encryption or not makes:
         return []
-    key = spec.image.encryption.kms_key_id
-    named: Statement = {"Resource": key if key.startswith("arn:") else f"arn:{partition}:kms:*:*:key/{key}"}
-    only: Statement = {}
-    if "alias/" in key:
-        named = {"Resource": "*"}
-        only = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": [key[key.index("alias/") :]]}}
+    named = key_resource(spec.image.encryption.kms_key_id, partition)
     using = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncrypt*"]
-    granting = {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+    granting = {**named.get("Condition", {}), "Bool": {"kms:GrantIsForAWSResource": "true"}}
+    return [
+        {"Sid": "UseTheKey", "Effect": "Allow", "Action": using, **named},
+        {"Sid": "GrantTheKey", "Effect": "Allow", "Action": ["kms:CreateGrant"], **named, "Condition": granting},
+    ]
+
+
+def signing_statement(chosen: Sequence[str], spec: Spec, partition: str) -> list[Statement]:
+    """Return the right to sign with the spec's key of KMS, and with no other."""
+    key = spec.attest.kms_key_id
+    if not key or not SIGNED & set(chosen):
+        return []
+    return [{"Sid": "Sign", "Effect": "Allow", "Action": list(SIGNING), **key_resource(key, partition)}]
+
+
+def key_resource(key: str, partition: str) -> Statement:
+    """Return what limits a statement to a key of KMS: by its id or ARN, or, as an alias is no resource, a condition."""
+    if "alias/" in key:
+        alias = key[key.index("alias/") :]
+        return {"Resource": "*", "Condition": {"ForAnyValue:StringEquals": {"kms:ResourceAliases": [alias]}}}
+    return {"Resource": key if key.startswith("arn:") else f"arn:{partition}:kms:*:*:key/{key}"}
+
+
+def alarm_statements(chosen: Sequence[str], partition: str) -> list[Statement]:
+    """Return the right to make the one alarm on the bill, and the topic that is heard of it (A19)."""
+    if not {*TOPIC, *ALARM} <= set(calls_of(chosen)):
+        return []
+    topic = f"arn:{partition}:sns:{alarms.BILLING_REGION}:*:{alarms.NAME}"
+    alarm = f"arn:{partition}:cloudwatch:{alarms.BILLING_REGION}:*:alarm:{alarms.NAME}"
+    return [
+        {"Sid": "MakeTheTopic", "Effect": "Allow", "Action": list(TOPIC), "Resource": topic},
+        {"Sid": "MakeTheAlarm", "Effect": "Allow", "Action": list(ALARM), "Resource": alarm},
+    ]
+
+
+def marketplace_statements(chosen: Sequence[str], spec: Spec, partition: str) -> list[Statement]:
+    """Return the right to add versions to the spec's product, and to let the Marketplace read their images (A22)."""
+    market = spec.release.marketplace
+    if not market or not set(SUBMITTING) <= set(calls_of(chosen)):
+        return []
+    catalog = f"arn:{partition}:aws-marketplace:{change_sets.REGION}:*:{change_sets.CATALOG}"
+    versions = {"StringEquals": {"catalog:ChangeType": ["AddDeliveryOptions"]}}
+    ingestion = {"StringEquals": {"iam:PassedToService": INGESTION}}
     return [
         {
-            "Sid": "UseTheKey",
+            "Sid": "AddVersions",
             "Effect": "Allow",
-            "Action": using,
-            **named,
-            **({"Condition": dict(only)} if only else {}),
+            "Action": list(SUBMITTING),
+            "Resource": [f"{catalog}/AmiProduct/{market.product_id}", f"{catalog}/ChangeSet/*"],
+            "Condition": versions,
         },
-        {"Sid": "GrantTheKey", "Effect": "Allow", "Action": ["kms:CreateGrant"], **named, "Condition": only | granting},
+        {
+            "Sid": "PassTheAccessRole",
+            "Effect": "Allow",
+            "Action": ["iam:PassRole"],
+            "Resource": market.access_role,
+            "Condition": ingestion,
+        },
     ]
+
+
+def becoming_statement(chosen: Sequence[str], spec: Spec) -> list[Statement]:
+    """Return the right to become the role through which a consumer's account launches the image."""
+    consumer = spec.prove.consumer
+    if not consumer or set(chosen) <= {OTHER_ACCOUNT}:
+        return []
+    return [{"Sid": "BecomeTheConsumer", "Effect": "Allow", "Action": list(BECOMING), "Resource": consumer.role_arn}]
 
 
 def role_statement(spec: Spec, partition: str) -> list[Statement]:

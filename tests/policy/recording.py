@@ -11,30 +11,49 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 
-from pipeline import scan, share, sweep
+from pipeline import preflight, scan, share, sweep
+from pipeline.attest_keys import open_signer
 from pipeline.audit import account, network
 from pipeline.aws import images, parameters
+from pipeline.aws.alarms import WantedAlarm
 from pipeline.aws.blocks import SnapshotBlocks
 from pipeline.aws.session import Session
+from pipeline.aws.tags import Tags, new_build_id
 from pipeline.build import build_image
 from pipeline.errors import AssayError, ProofFailed
 from pipeline.options import OnError, choose_regions
 from pipeline.plan import make_plan
+from pipeline.policy.statements import OTHER_ACCOUNT
 from pipeline.prove import prove_image
 from pipeline.publish import lifecycle
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence, Layer
 from pipeline.residue.rewrite import Rewrite
-from pipeline.spec import Egress, Encryption, Network, Release, Retire, Spec, load_spec
+from pipeline.spec import (
+    Attest,
+    Consumer,
+    Egress,
+    Encryption,
+    Marketplace,
+    Network,
+    Release,
+    Retire,
+    Share,
+    Spec,
+    load_spec,
+)
 from pipeline.stages import prove, rewrite
-from tests.fake_cloud import ROOT, FakeCloud, base_image, fake_cloud
+from tests.fake_cloud import CONSUMER, ROOT, FakeCloud, base_image, fake_cloud
+from tests.publish.faulty import Body
+from tests.publish.test_marketplace import PRODUCT
 from tests.scripted_build import SPEC, passed, script_the_guest
 
 __all__ = ["fake_cloud"]
@@ -74,6 +93,14 @@ RELEASED = Release(
     protect=True,
     copies_on_failure="remove",
 )
+ROLE = f"arn:aws:iam::{CONSUMER}:role/prover"
+QUOTA = {"Quota": {"Value": 5.0}}
+CATALOG = {
+    "ListChangeSets": {"ChangeSetSummaryList": []},
+    "StartChangeSet": {"ChangeSetId": "changes"},
+    "DescribeChangeSet": {"ChangeSetId": "changes", "Status": "SUCCEEDED"},
+}
+"""What the Marketplace Catalog answers, which is not on the local cloud."""
 DRY_RUN = (
     "ImportKeyPair",
     "CreateSecurityGroup",
@@ -93,6 +120,8 @@ class Stage:
     session: Session
     folder: Path
     spec: Spec
+    noted: set[str] = field(default_factory=set)
+    """Calls to services that the local cloud does not have."""
 
     @property
     def image_id(self) -> str:
@@ -115,6 +144,36 @@ class Stage:
     def begin(self) -> None:
         """Count from here: what came before prepared the scene."""
         self.cloud.ask("DELETE", "calls", {})
+        self.noted.clear()
+
+    def made(self) -> set[str]:
+        """Return the calls since then, those of the caller's account."""
+        return self.noted | {name_of(call) for call in self.all_calls() if call["account"] != CONSUMER}
+
+    def made_there(self) -> set[str]:
+        """Return the calls since then of the consumer's account."""
+        return {name_of(call) for call in self.all_calls() if call["account"] == CONSUMER}
+
+    def all_calls(self) -> list[dict[str, str]]:
+        """Return what the cloud was asked."""
+        calls: list[dict[str, str]] = self.cloud.ask("GET", "calls", {})["calls"]
+        return calls
+
+    @contextmanager
+    def answering(self, service: str, prefix: str, answers: Callable[[str], dict[str, Any]]) -> Iterator[Session]:
+        """Yield a session for which a script answers a service that the local cloud does not have."""
+
+        def answer(request: Any, event_name: str, **_: Any) -> AWSResponse:
+            action = event_name.rpartition(".")[2]
+            self.noted.add(f"{prefix}:{action}")
+            return AWSResponse(request.url, 200, {}, Body(json.dumps(answers(action)).encode()))
+
+        event = f"before-send.{service}.*"
+        self.session._source.events.register(event, answer)
+        try:
+            yield Session(self.session._source, self.session.region, self.session.endpoint_url)
+        finally:
+            self.session._source.events.unregister(event, answer)
 
     @contextmanager
     def failing_proof(self) -> Iterator[None]:
@@ -130,6 +189,11 @@ def rewriting_nothing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(rewrite, "plan_rewrite", lambda _: Rewrite((), (), 0, 0))
         yield
+
+
+def name_of(call: dict[str, str]) -> str:
+    """Return a call as policies name it."""
+    return f"{call['service']}:{call['action']}".replace("monitoring:", "cloudwatch:")
 
 
 def fail(*_: Any, **__: Any) -> Any:
@@ -231,18 +295,22 @@ def record_retire(stage: Stage) -> None:
 
 def record_verify(stage: Stage) -> None:
     """The proof of an image that exists: with no way out, and with one that the spec opens."""
-    image_id = stage.image_id
     for spec in (stage.spec, changed(stage.spec, network={"egress": (Egress(port=443),)})):
-        with stage.cloud.faults(*lost()):
-            proved = prove_image(
-                image_id,
-                spec,
-                spec_path=SPEC,
-                session=stage.session,
-                builds=stage.folder,
-                console=Console(quiet=True),
-            )
-        assert proved.exit_status == 0, proved.error
+        prove_again(stage, spec)
+
+
+def prove_again(stage: Stage, spec: Spec) -> None:
+    """Prove the image that was built last, where answers are lost."""
+    with stage.cloud.faults(*lost()):
+        proved = prove_image(
+            stage.image_id,
+            spec,
+            spec_path=SPEC,
+            session=stage.session,
+            builds=stage.folder,
+            console=Console(quiet=True),
+        )
+    assert proved.exit_status == 0, proved.error
 
 
 def record_scan(stage: Stage) -> None:
@@ -309,6 +377,52 @@ def record_plan(stage: Stage) -> None:
     ):
         make_plan(spec, spec_path=SPEC, session=stage.session, builds=stage.folder)
     ec2.disable_ebs_encryption_by_default()
+    record_quotas(stage)
+
+
+def record_quotas(stage: Stage) -> None:
+    """What is asked of quotas, which a cloud of this machine has none of: of a network, and of a public release."""
+    spec = stage.spec.model_copy(update={"network": NETWORKS[0], "share": Share(public=True)})
+    now = datetime.now(UTC)
+    tags = Tags(new_build_id(now), "sha256:00", stage.session.caller_arn, now)
+    base = base_image(stage.session)
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        stage.answering("service-quotas", "servicequotas", lambda _: QUOTA) as session,
+    ):
+        patched.setattr(Session, "loopback", False)
+        preflight.require_ready(
+            line for line in preflight.look_ahead(session, spec, base, tags, "web") if "quota" in line.title
+        )
+
+
+def record_consumer(stage: Stage) -> None:
+    """The proof of an image from another account: what the role there asks."""
+    consumer = {"consumer": Consumer(role_arn=ROLE)}
+    prove_again(stage, changed(stage.spec, prove=consumer, network={"egress": (Egress(port=443),)}))
+
+
+def record_alarm(stage: Stage) -> None:
+    """The alarm on the bill, made on request."""
+    account.open_alarm(stage.session, WantedAlarm("ops@example.com", 100.0), dry_run=False)
+
+
+def record_marketplace(stage: Stage) -> None:
+    """A new version of a product, in the region that the Marketplace takes images from."""
+    market = Marketplace.model_validate(PRODUCT | {"seller": stage.session.account_id})
+    spec = stage.spec.model_copy(update={"release": Release(regions=("us-east-1",), marketplace=market)})
+    list(share.share_build(stage.session, spec, stage.folder / "latest"))
+    stage.begin()
+    with stage.answering("marketplace-catalog", "aws-marketplace", CATALOG.__getitem__) as session:
+        list(share.submit_build(session, spec, stage.folder / "latest"))
+
+
+def record_attest(stage: Stage) -> None:
+    """The signature by a key of KMS."""
+    kms = stage.session.client("kms")
+    key_id = kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
+    stage.begin()
+    open_signer(Attest(kms_key_id=key_id), lambda: stage.session).sign(b"a statement")
 
 
 RECORDINGS: dict[str, Callable[[Stage], None]] = {
@@ -316,11 +430,15 @@ RECORDINGS: dict[str, Callable[[Stage], None]] = {
     "build": record_build,
     "network": record_network,
     "share": record_share,
+    "marketplace": record_marketplace,
     "retire": record_retire,
     "verify": record_verify,
+    "consumer": record_consumer,
     "scan": record_scan,
     "sweep": record_sweep,
     "audit": record_audit,
+    "alarm": record_alarm,
+    "attest": record_attest,
 }
 NOT_OURS = {
     "ec2:DisableImageBlockPublicAccess",
@@ -339,8 +457,10 @@ ABOUT_REGIONS = {
     "kms:ListGrants",
 }
 """What the preflight asks of a region for one spec or another: recorded with the plan, and sharing asks it too."""
-ONLY_ON_AWS = {"servicequotas:GetServiceQuota", "ec2:DescribeInstanceTypes", "ec2:DescribeInstances"}
-"""Quotas are asked of no cloud of this machine."""
+NEVER_CHANGED = "servicequotas:GetAWSDefaultServiceQuota"
+"""What is asked of a quota that nobody changed."""
+ABOUT_PUBLIC_IMAGES = {"servicequotas:GetServiceQuota", NEVER_CHANGED}
+"""Of a public release, from wherever."""
 SPOT = {"ec2:CancelSpotInstanceRequests", "ec2:DescribeSpotInstanceRequests"}
 """The local cloud has no spot requests to cancel."""
 
@@ -356,12 +476,13 @@ def record(cloud: FakeCloud, folder: Path) -> dict[str, list[str]]:
     for task, run in RECORDINGS.items():
         stage.begin()
         run(stage)
-        made = {f"{call['service']}:{call['action']}" for call in cloud.ask("GET", "calls", {})["calls"]}
-        calls[task] = sorted({name.replace("monitoring:", "cloudwatch:") for name in made} - NOT_OURS)
-    calls["plan"] = sorted({*calls["plan"], *ONLY_ON_AWS})
+        made = stage.made_there() if task == OTHER_ACCOUNT else stage.made()
+        calls[task] = sorted(made - NOT_OURS)
+    about_networks = set(calls["plan"]) & set(calls["network"]) - set(calls["build"])
+    calls["plan"] = sorted({*calls["plan"], NEVER_CHANGED} - about_networks)
     calls["build"] = sorted({*calls["build"], *calls["plan"], *SPOT})
     calls["sweep"] = sorted({*calls["sweep"], *SPOT})
-    calls["share"] = sorted({*calls["share"], *ABOUT_REGIONS})
+    calls["share"] = sorted({*calls["share"], *ABOUT_REGIONS, *ABOUT_PUBLIC_IMAGES})
     calls["network"] = sorted(set(calls["network"]) - set(calls["build"]))
     return calls
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from pipeline.policy.statements import CALLS, policy_document, tasks
-from pipeline.spec import load_spec
-from tests.fake_cloud import ROOT, FakeCloud, fake_cloud
+from tests.fake_cloud import FakeCloud, fake_cloud
 from tests.policy.recording import record_elsewhere
+from tests.policy.test_statements import NEEDED, SPEC
 
 __all__ = ["fake_cloud"]
 pytestmark = pytest.mark.end_to_end
@@ -19,7 +19,7 @@ def test_the_calls_of_each_task_are_those_that_it_makes(fake_cloud: FakeCloud) -
 
 @pytest.mark.parametrize("task", tasks())
 def test_iam_takes_the_policy_of_each_task(fake_cloud: FakeCloud, task: str) -> None:
-    spec = load_spec(ROOT / "specs" / "debian-12.yaml")
+    spec = NEEDED.get(task, SPEC)
     document = json.dumps(policy_document([task], spec, [spec.region]))
     iam = fake_cloud.open().client("iam")
     assert iam.create_policy(PolicyName=f"assay-{task}", PolicyDocument=document)["Policy"]["Arn"]
