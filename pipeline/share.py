@@ -65,8 +65,11 @@ def release_build(session: Session, spec: Spec, folder: Path, evidence: Evidence
             Release(
                 session, spec, Proved(image, session.region, tuple(digests)), tags, journal, record, lambda _: None
             ).perform()
-        except BaseException:
-            journal.undo_all()
+        except BaseException as cause:
+            if leaks := journal.undo_all():
+                left = "; ".join(f"{one.kind} {one.identity} in {one.region}: {one.reason}" for one in leaks)
+                hint = "`invoke sweep` tries again"
+                raise ReleaseFailed(f"{cause}\n  not removed: {left}", region=session.region, hint=hint) from cause
             raise
     return results
 

@@ -9,6 +9,8 @@ changes nothing that is right.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 from pipeline.aws import images, parameters
@@ -150,29 +152,37 @@ class Release:
     def take_back(self, cause: BaseException) -> None:
         """Take back in every region what this run granted. Raises ReleaseFailed, unless the cause is none of ours."""
         with uninterrupted():
-            stuck = [error for error in self.in_every(self.try_to_restore, list(self.before.values())) if error]
+            stuck = list(chain.from_iterable(self.in_every(self.restore, list(self.before.values()))))
         if stuck:
+            failed = f"the release failed, and not everything could be taken back: {cause}; still there:"
             raise ReleaseFailed(
-                f"the release failed, and not everything could be taken back: {cause}; then: {'; '.join(stuck)}",
+                "\n  ".join((failed, *stuck)),
                 region=self.session.region,
-                hint="look at the permissions of the image in each region now, and revoke by hand",
+                hint="`invoke share` completes the release or, where the spec shares less, revokes it",
             ) from cause
         if isinstance(cause, AssayError) and not isinstance(cause, ReleaseFailed):
             raise ReleaseFailed(
                 f"the release failed and was taken back: {cause}", region=self.session.region, hint=cause.hint
             ) from cause
 
-    def try_to_restore(self, had: tuple[Place, Before]) -> str:
-        """Bring a region back to what it had, and return why that did not succeed."""
+    def restore(self, had: tuple[Place, Before]) -> list[str]:
+        """Bring a region back to what it had, and return what did not succeed: nothing of it keeps back the rest."""
         place, before = had
-        try:
-            sharing.revoke_granted(place.session, place.image.image_id, place.image.snapshot_ids, before.sharing)
-            self.restore_parameter(place, before.parameter)
-            if place.made and self.spec.release.copies_on_failure == "remove":
-                copies.remove_copy(place, self.journal)
-        except AssayError as error:
-            return str(error)
-        return ""
+        there, image = place.session, place.image
+        acts = {
+            f"launch permissions of {image.image_id}": partial(
+                sharing.revoke_launch, there, image.image_id, before.sharing
+            ),
+            **{
+                f"permissions of {snapshot_id}": partial(sharing.revoke_snapshot, there, snapshot_id, before.sharing)
+                for snapshot_id in image.snapshot_ids
+            },
+            f"parameter {self.spec.release.parameter}": partial(self.restore_parameter, place, before.parameter),
+        }
+        if place.made and self.spec.release.copies_on_failure == "remove":
+            acts[f"copy {image.image_id}"] = partial(copies.remove_copy, place, self.journal)
+        problems = {f"{place.region}: {what}": attempt(act) for what, act in acts.items()}
+        return [f"{what}: {problem}" for what, problem in problems.items() if problem]
 
     def restore_parameter(self, place: Place, value: str | None) -> None:
         """Let the parameter hold what it held, or nothing, wherever this run may have changed it."""
@@ -194,6 +204,15 @@ class Release:
             with uninterrupted():
                 pool.shutdown(wait=True, cancel_futures=True)
         return [future.result() for future in futures]
+
+
+def attempt(act: Callable[[], None]) -> str:
+    """Do something, and return why it did not succeed."""
+    try:
+        act()
+    except AssayError as error:
+        return str(error)
+    return ""
 
 
 def named(one: Result, region: str, spec: Spec) -> Result:

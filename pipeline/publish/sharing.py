@@ -64,7 +64,7 @@ def share_image(session: Session, image_id: str, current: Sharing, wanted: Shari
     """Make the permissions exactly as wanted, from what they are now, and return them as they are read back.
 
     Revoked everywhere first, then granted: snapshots, the named, and the public last, in a call of its own. Raises
-    CloudFailed and ReleaseFailed; `revoke_granted` takes back what was granted until then.
+    CloudFailed and ReleaseFailed; `revoke_launch` and `revoke_snapshot` take back what was granted until then.
     """
     launch_permissions.take_back_launch(session, image_id, current.launch.without(wanted.launch))
     for snapshot_id, accounts in wanted.snapshots.items():
@@ -98,13 +98,17 @@ def require(session: Session, image_id: str, wanted: Sharing, clock: Clock = CLO
         ) from error
 
 
-def revoke_granted(session: Session, image_id: str, snapshot_ids: tuple[str, ...], before: Sharing) -> None:
-    """Revoke whatever is granted now and was not before, the public first. Raises CloudFailed."""
-    now = read_sharing(session, image_id, snapshot_ids)
-    launch_permissions.take_back_launch(session, image_id, now.launch.without(before.launch))
-    for snapshot_id, accounts in now.snapshots.items():
-        granted = sorted(accounts - before.snapshots.get(snapshot_id, frozenset()))
-        snapshots.change_snapshot_permissions(session, snapshot_id, remove=granted)
+def revoke_launch(session: Session, image_id: str, before: Sharing) -> None:
+    """Revoke whatever launch permission is granted now and was not before, the public first. Raises CloudFailed."""
+    now = launch_permissions.read_launch_permissions(session, image_id)
+    launch_permissions.take_back_launch(session, image_id, now.without(before.launch))
+
+
+def revoke_snapshot(session: Session, snapshot_id: str, before: Sharing) -> None:
+    """Revoke whatever permission for a snapshot is granted now and was not before. Raises CloudFailed."""
+    now = frozenset(snapshots.read_snapshot_permissions(session, snapshot_id))
+    granted = sorted(now - before.snapshots.get(snapshot_id, frozenset()))
+    snapshots.change_snapshot_permissions(session, snapshot_id, remove=granted)
 
 
 def permission_results(found: Sharing, wanted: Sharing) -> Iterator[Result]:

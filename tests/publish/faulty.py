@@ -17,6 +17,9 @@ from pipeline.localcloud.server import error_answer
 
 ERROR = {"kind": "error", "code": "UnauthorizedOperation", "message": "You are not authorized.", "status": 403}
 KINDS = ("error", "throttle", "lost-response", "kill-before", "kill-after")
+STUCK = "stuck"
+"""From this call on, nothing can be changed in its region any more, the taking back included."""
+READING = ("Describe", "Get", "List")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Wire:
         self.polls: list[Call] = []
         self.polling = threading.local()
         """`on` while this thread asks only to wait for something."""
+        self.stuck: set[str] = set()
+        """Regions where nothing can be changed any more."""
         self.before: Callable[[Call, str], object] = lambda *_: None
         """Sees each call before it is made, and what it asks."""
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -62,6 +67,7 @@ class Wire:
         self.strike = strike
         self.calls.clear()
         self.polls.clear()
+        self.stuck.clear()
         self._counts.clear()
 
     def count(self, region: str, action: str) -> Call:
@@ -81,9 +87,12 @@ class Wire:
             self.before(call, str(request.body))
         except Throttle:
             return strike("throttle", service, client, request)
-        if not self.strike or self.strike.call not in (call, len(self.calls)):
-            return None
-        return strike(self.strike.kind, service, client, request)
+        struck = self.strike is not None and self.strike.call in (call, len(self.calls))
+        if self.strike and struck and self.strike.kind == STUCK:
+            self.stuck.add(region)
+        if region in self.stuck and not call.action.startswith(READING):
+            return strike("error", service, client, request)
+        return strike(self.strike.kind, service, client, request) if self.strike and struck else None
 
 
 def strike(kind: str, service: str, client: Any, request: Any) -> AWSResponse:

@@ -90,6 +90,7 @@ def fork(session: WiredSession, folder: Path, line: str) -> int:
         release(session, folder / build_id, strike)
         status = 0
     except AssayError as error:
+        (folder / build_id / "error").write_text(str(error))
         status = error.exit_status
     except BaseException:
         traceback.print_exc()

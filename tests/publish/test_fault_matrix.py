@@ -2,7 +2,8 @@
 
 Each call is refused, throttled, answered by nobody, and the last before and after which the process is killed. The
 public comes only after all else is there, in every region; a release that was not killed has either succeeded or taken
-everything back; running it again completes it; a sweep finds no orphan.
+everything back; running it again completes it; a sweep finds no orphan. Where nothing can be changed any more, and so
+nothing be taken back, everything that stays is named, and the other region is taken back all the same.
 """
 
 import os
@@ -17,7 +18,7 @@ from pipeline.aws.tags import BUILD_ID, EXPIRES, NEVER, read_tags
 from pipeline.errors import ReleaseFailed
 from pipeline.sweep import sweep_builds
 from tests.fake_cloud import CONSUMER, ROOT, FakeCloud, fake_cloud
-from tests.publish.faulty import KINDS
+from tests.publish.faulty import KINDS, READING, STUCK
 from tests.publish.scripted_release import HOME, REGIONS, parameter
 
 __all__ = ["fake_cloud"]
@@ -27,7 +28,7 @@ WHOLE = "20250131-235959-ffffff"
 POLLED = ("DescribeImages", "GetParameter")
 LOOKS = 1
 """Of each call that only waits for something, so many are struck: how often it is asked depends on the machine."""
-KEPT = ("error", "throttle", "kill-after")
+KEPT = ("error", "throttle", "kill-after", STUCK)
 """In these rows the spec keeps the copies of a failed release; in the others it removes them."""
 EVERYTHING = {
     f"{region} {what}" for region in REGIONS for what in ("parameter", "image", "consumer", "snapshot", "public")
@@ -35,6 +36,13 @@ EVERYTHING = {
 PRIVATE = {one for one in EVERYTHING if not one.endswith("public")}
 HARMLESS = {f"{region} image" for region in REGIONS}
 """An image that nobody else sees."""
+WORDS = {
+    "consumer": "launch permissions",
+    "public": "launch permissions",
+    "snapshot": "permissions of snap-",
+    "parameter": "parameter",
+}
+"""How the error names what could not be taken back."""
 
 
 def run_releases(cloud: FakeCloud, folder: Path, lines: list[str]) -> dict[str, str]:
@@ -115,6 +123,7 @@ def test_a_release_that_goes_wrong_at_any_call_is_taken_back_or_completed(
     assert len(calls) >= 25
 
     matrix = [f"{kind} {call}" for call in calls for kind in KINDS]
+    matrix += [f"{STUCK} {call}" for call in calls if not call.split()[1].startswith(READING)]
     strikes = {f"20250131-235959-{number:06x}": strike for number, strike in enumerate(matrix)}
     builds = {
         "keep": [build_id for build_id, strike in strikes.items() if strike.split()[0] in KEPT],
@@ -124,10 +133,16 @@ def test_a_release_that_goes_wrong_at_any_call_is_taken_back_or_completed(
     for what, folder in folders.items():
         ends |= run_releases(fake_cloud, folder, [f"{build_id} {strikes[build_id]}" for build_id in builds[what]])
     held = read_holders(session, list(strikes))
+    errors = {
+        build_id: (folders[what] / build_id / "error").read_text() if ends[build_id] not in ("0", "killed") else ""
+        for what in folders
+        for build_id in builds[what]
+    }
+    assert any("not everything could be taken back" in error for error in errors.values())
     wrong = {
         strikes[build_id]: (end, sorted(held[build_id]))
         for build_id, end in ends.items()
-        if not is_sound(strikes[build_id], end, held[build_id])
+        if not is_sound(strikes[build_id], end, held[build_id], errors[build_id])
     }
     assert wrong == {}
 
@@ -141,8 +156,15 @@ def test_a_release_that_goes_wrong_at_any_call_is_taken_back_or_completed(
     assert orphans(session) == set()
 
 
-def is_sound(strike: str, end: str, held: set[str]) -> bool:
-    """Return whether a release ended as it may: complete, taken back, or killed with the public not before the rest."""
+def is_sound(strike: str, end: str, held: set[str], error: str) -> bool:
+    """Return whether a release ended as it may: complete, taken back, or killed with the public not before the rest.
+
+    What could not be taken back is in its error, by region and kind.
+    """
     if end == "killed":
         return strike.startswith("kill") and (held <= PRIVATE or held >= PRIVATE)
-    return held == EVERYTHING if end == "0" else end == str(ReleaseFailed.exit_status) and held <= HARMLESS
+    if end == "0":
+        return held == EVERYTHING
+    stays = held - HARMLESS
+    listed = all(f"{one.split()[0]}: {WORDS[one.split()[1]]}" in error for one in stays)
+    return end == str(ReleaseFailed.exit_status) and listed and (not stays or strike.startswith(STUCK))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.aws.launch_permissions import LaunchPermissions
 from pipeline.errors import AssayError, CloudFailed, ReleaseFailed
 from pipeline.publish import sharing
-from pipeline.publish.sharing import Sharing, describe_changes, revoke_granted, share_image, wanted_sharing
+from pipeline.publish.sharing import Sharing, describe_changes, share_image, wanted_sharing
 from pipeline.spec import Share
 from tests.aws.conftest import FakeClock
 
@@ -84,7 +84,8 @@ def share(ledger: Ledger, declared: Share):
         try:
             found = share_image(Region(), IMAGE, before, wanted, FakeClock().as_clock())
         except AssayError:
-            revoke_granted(Region(), IMAGE, (ROOT,), before)
+            sharing.revoke_launch(Region(), IMAGE, before)
+            sharing.revoke_snapshot(Region(), ROOT, before)
             raise
         return tuple(sharing.permission_results(found, wanted))
 
