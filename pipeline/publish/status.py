@@ -28,6 +28,14 @@ class Standing(StrEnum):
     UNREACHABLE = "Unreachable"
 
 
+REMEDIES = {
+    Standing.INCORRECT: ReleaseIncomplete.default_hint,
+    Standing.MISSING: ReleaseIncomplete.default_hint,
+    Standing.UNEXPECTED: "where it is unexpected, deregister it, or name the region in release.regions",
+    Standing.UNREACHABLE: "where nobody answered, ask again",
+}
+
+
 @dataclass(frozen=True)
 class RegionStatus:
     """One region of a release."""
@@ -94,6 +102,8 @@ def differences_of(session: Session, spec: Spec, home: Image, image: Image) -> I
 
 def require_complete(found: tuple[RegionStatus, ...]) -> None:
     """Raise ReleaseIncomplete unless every region is correct."""
-    wrong = [f"{one.region} {one.standing}" for one in found if one.standing is not Standing.CORRECT]
+    wrong = [one for one in found if one.standing is not Standing.CORRECT]
     if wrong:
-        raise ReleaseIncomplete(f"the release is not as declared: {', '.join(wrong)}")
+        named = ", ".join(f"{one.region} {one.standing}" for one in wrong)
+        hints = dict.fromkeys(REMEDIES[one.standing] for one in wrong)
+        raise ReleaseIncomplete(f"the release is not as declared: {named}", hint="; ".join(hints))

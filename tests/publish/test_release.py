@@ -23,11 +23,11 @@ from pipeline.residue.proof import prove_raw
 from pipeline.spec import Release as Options
 from pipeline.spec import Share, Spec, load_spec
 from tests.fake_cloud import CONSUMER, ROOT, FakeCloud, fake_cloud, make_image
+from tests.publish.faulty import READING
 
 __all__ = ["fake_cloud"]
 HOME, ABROAD = "eu-central-1", "us-east-1"
 REGIONS = (HOME, ABROAD)
-READING = ("Describe", "Get", "List")
 BASE = load_spec(ROOT / "specs" / "debian-12-local.yaml")
 SPEC = BASE.model_copy(
     update={
@@ -214,6 +214,9 @@ def test_the_status_of_a_release_names_each_kind_of_difference(scene):
     require_complete(found)
     at_home = SPEC.model_copy(update={"release": SPEC.release.model_copy(update={"regions": ()})})
     assert standings(at_home) == {HOME: Standing.CORRECT, ABROAD: Standing.UNEXPECTED}
+    with pytest.raises(ReleaseIncomplete) as unexpected:
+        require_complete(release_status(scene.session, at_home, scene.image.image_id))
+    assert "deregister it" in unexpected.value.hint and "invoke share" not in unexpected.value.hint
     private = SPEC.model_copy(update={"share": Share(accounts=(CONSUMER,))})
     changed = release_status(scene.session, private, scene.image.image_id)
     assert "revoke launch: all" in changed[0].describe()
