@@ -5,7 +5,9 @@
 Each call that changes something is refused, throttled, or its answer is lost, and the process is killed at it, one at a
 time, on a local cloud whose guests boot nothing. Packer (amazon-ebs, communicator `none`) makes an AMI of an instance,
 copies it into a second region and shares it with an account and with everybody; ours does so with an image that was
-proved. What is counted is what the failed runs leave: for ours also after `invoke sweep`, which Packer has none of.
+proved. What is counted is what the failed runs leave: for ours also after `invoke sweep`, which Packer has none of. A
+run that is killed at its last call may have released everything by then: what is public is counted also where something
+of the release is missing.
 """
 
 import os
@@ -22,17 +24,19 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.aws.session import Session
+from pipeline.aws.tags import read_tags
 from pipeline.sweep import sweep_builds
 from tests.bench import draw_table, packer
 from tests.bench.rows import Row
 from tests.fake_cloud import CONSUMER, FakeCloud, base_image, running_fake_cloud
-from tests.publish.faulty import ERROR, KINDS
+from tests.publish.faulty import ERROR, KINDS, READING
 from tests.publish.scripted_release import HOME, REGIONS
-from tests.publish.test_fault_matrix import orphans, read_holders, run_releases
+from tests.publish.test_fault_matrix import PRIVATE, orphans, read_holders, run_releases
 
-READING = ("Describe", "Get", "List")
 PACKER_KINDS = ("error", "throttle", "lost-response", "kill")
 DEADLINE_SECONDS = 300.0
+TAGS = {"team": "web"}
+PUBLIC, TOO_EARLY = "public images", "public images, the release unfinished"
 HANG_SECONDS = 3.0
 """How long the answer is held back at which Packer is killed."""
 
@@ -89,7 +93,9 @@ def measure_ours(cloud: FakeCloud, builds: Path) -> tuple[Tally, int]:
     tally = Tally()
     for build_id, end in ends.items():
         shared = [one.split()[1] for one in held[build_id]]
-        tally.add(end, {"public images": shared.count("public"), "shared images": shared.count("consumer"),
+        public = shared.count("public")
+        early = 0 if held[build_id] >= PRIVATE else public
+        tally.add(end, {PUBLIC: public, TOO_EARLY: early, "shared images": shared.count("consumer"),
                         "other resources": 0})  # fmt: skip
     tally.left["images and snapshots"] = len(orphans(session))
     sweep_builds(session, builds)
@@ -143,7 +149,7 @@ def run_packer(
         ami_groups=["all"],
         ami_users=[CONSUMER],
         snapshot_users=[CONSUMER],
-        tags={"team": "web"},
+        tags=TAGS,
     )
     if killed_at is None:
         return str(packer.run(template, cloud.environment, folder / "log", DEADLINE_SECONDS).returncode)
@@ -161,15 +167,19 @@ def run_packer(
 
 def what_is_left(session: Session) -> dict[str, int]:
     """Count what is in the account."""
-    found: Counter[str] = Counter({"public images": 0, "shared images": 0, "other resources": 0})
+    found: Counter[str] = Counter({PUBLIC: 0, "shared images": 0, "other resources": 0})
+    finished = True
     for region in REGIONS:
         ec2 = session.in_region(region).client("ec2")
         images = ec2.describe_images(Owners=["self"])["Images"]
-        found["public images"] += sum(image["Public"] for image in images)
-        found["shared images"] += len(ec2.describe_images(ExecutableUsers=[CONSUMER])["Images"])
+        shared = ec2.describe_images(ExecutableUsers=[CONSUMER])["Images"]
+        tagged = [image for image in images if TAGS.items() <= read_tags(image.get("Tags")).items()]
+        finished = finished and len(images) == len(shared) == len(tagged) == 1
+        found[PUBLIC] += sum(image["Public"] for image in images)
+        found["shared images"] += len(shared)
         found["images and snapshots"] += len(images) + len(ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"])
         found["other resources"] += len(list(other_resources(ec2)))
-    return dict(found)
+    return {**found, TOO_EARLY: 0 if finished else found[PUBLIC]}
 
 
 def other_resources(ec2: Any) -> Iterator[tuple[str, str]]:
@@ -212,7 +222,7 @@ def rows(ours: Tally, swept: int, theirs: Tally | None) -> Iterator[Row]:
 
     for what in ("exit 0", "failed or killed", "exit 0, and something was left"):
         yield row(f"runs: {what}", ours.ends[what], theirs.ends[what] if theirs else None)
-    for what, bound in (("public images", "0"), ("shared images", ""), ("other resources", "0")):
+    for what, bound in ((PUBLIC, ""), (TOO_EARLY, "0"), ("shared images", ""), ("other resources", "0")):
         yield row(f"left by failed runs: {what}", ours.left[what], theirs.left[what] if theirs else None, bound)
     left = "images and snapshots"
     yield row(f"left by failed runs: {left}", ours.left[left], theirs.left[left] if theirs else None)
