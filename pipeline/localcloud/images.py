@@ -367,7 +367,11 @@ class ImageBackend(VolumeBackend):
                 image.state = "available"
 
     def duplicate_image(self, params: Any, tags: dict[str, str]) -> Image:
-        """Copy an image and its snapshots from another region, or within one. The copy is pending at first."""
+        """Copy an image and its snapshots from another region, or within one. The copy is pending at first.
+
+        Permissions stay behind (EC2 User Guide, "Copy an AMI"), and so do deregistration protection and the date of the
+        deprecation: of neither does AWS promise more.
+        """
         required(params, "SourceImageId", "SourceRegion", "Name")
         source_side = self.in_region(params["SourceRegion"])
         source = source_side.find_image(params["SourceImageId"])
@@ -395,7 +399,7 @@ class ImageBackend(VolumeBackend):
             permissions=[],
             product_codes=list(source.product_codes),
             creation_date=utcnow(),
-            deprecation_time=source.deprecation_time,
+            deprecation_time=None,
             last_launched_time=None,
             protection="disabled",
             source_instance_id=None,

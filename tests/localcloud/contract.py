@@ -529,7 +529,12 @@ ROWS = [
     ),
     ec2("TerminateInstances", "PKI", terminate),
     ec2("DescribeSnapshots", "PKA", lambda w: w.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"][0]),
-    ec2("CopyImage", "PKA", copy_image, "mappings, attributes, tags where asked, across regions"),
+    ec2(
+        "CopyImage",
+        "PKA",
+        copy_image,
+        "mappings, attributes, tags where asked, across regions; no permissions, no deprecation",
+    ),
     ec2(
         "ModifyImageAttribute",
         "PKA",
@@ -741,8 +746,8 @@ def render() -> str:
         "Different from EC2: signatures and IAM policies are not checked (the cloud listens on loopback only); the hop",
         "limit is shown and not enforced; volumes attach to stopped instances only and do not grow; guests get at most",
         "2 processors and 2 GiB whatever the type says; security groups hold for what comes in, and let a guest",
-        "out whole or not at all; routes and access lists are kept and not followed; encryption is recorded and its",
-        "sharing rules hold, the disks are plain files of the user's.",
+        "out whole or not at all; routes and access lists are kept and not followed; there are no quotas; encryption",
+        "is recorded and its sharing rules hold, the disks are plain files of the user's.",
         "",
     ]
     return "\n".join(lines)

@@ -305,6 +305,25 @@ def test_a_deprecated_image_is_hidden_from_others(ec2: Any, local_cloud: LocalCl
     launch(other, image_id)
 
 
+def test_a_copy_brings_its_tags_where_asked_and_neither_permissions_nor_deprecation_nor_protection(ec2: Any) -> None:
+    image_id = make_image(ec2, "source")
+    ec2.create_tags(Resources=[image_id], Tags=[{"Key": "team", "Value": "web"}])
+    ec2.modify_image_attribute(ImageId=image_id, LaunchPermission={"Add": [{"UserId": OTHER_ACCOUNT}]})
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    ec2.enable_image_deprecation(ImageId=image_id, DeprecateAt=soon)
+    ec2.enable_image_deregistration_protection(ImageId=image_id)
+    source = {"SourceImageId": image_id, "SourceRegion": ec2.meta.region_name}
+    bare = ec2.copy_image(Name="bare", **source)["ImageId"]
+    tagged = ec2.copy_image(Name="tagged", CopyImageTags=True, **source)["ImageId"]
+    for copy_id, tags in ((bare, []), (tagged, [{"Key": "team", "Value": "web"}])):
+        (found,) = ec2.describe_images(ImageIds=[copy_id])["Images"]
+        assert found.get("Tags", []) == tags
+        assert "DeprecationTime" not in found
+        assert found["DeregistrationProtection"] == "disabled"
+        permissions = ec2.describe_image_attribute(ImageId=copy_id, Attribute="launchPermission")["LaunchPermissions"]
+        assert permissions == []
+
+
 def test_a_disabled_image_is_not_launched_and_not_shared(ec2: Any) -> None:
     image_id = make_image(ec2, "off")
     ec2.disable_image(ImageId=image_id)
