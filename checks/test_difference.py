@@ -20,7 +20,7 @@ UNOWNED = r"""
 """
 """Packages may know /usr/bin/x as /bin/x, from before the two folders became one."""
 MADE_BY_PACKAGES = re.compile(
-    r"/usr/(?:.+/__pycache__/[^/]+\.pyc|local/.+|lib/(?:modules/.+|udev/hwdb\.bin|locale/.+|fontconfig/cache/.+)"
+    r"/usr/(?:.+/__pycache__/[^/]+\.pyc|local/.+|lib/(?:modules/.+|sysimage/.+|udev/hwdb\.bin|locale/.+|fontconfig/cache/.+)"
     r"|(?:lib|lib64)/(?:.+/)?(?:gdk-pixbuf-2\.0/.+\.cache|gconv/gconv-modules\.cache)"
     r"|share/(?:info/dir|(?:mime|icons|applications|glib-2\.0/schemas|fonts)/.+))"
 )
