@@ -45,10 +45,16 @@ SETTINGS = {
 MODULES = "cramfs dccp freevxfs hfs hfsplus jffs2 rds sctp tipc firewire-core firewire-ohci usb-storage"
 """File systems and protocols that no server on EC2 needs, and that have had holes."""
 
-# The hyphen: a kernel without the setting is no error.
+MAY_BE_MISSING = (
+    *("dev.tty.", "kernel.perf_", "kernel.sysrq", "kernel.unprivileged_bpf_", "kernel.yama."),
+    *("net.core.bpf_", "net.ipv6."),
+)
+"""A kernel without these is no error: a hyphen says so (sysctl.d(5)). The others have none, because OpenSCAP reads no
+line that begins with one."""
 SYSCTL = ManagedFile(
     "/etc/sysctl.d/90-assay.conf",
-    "# Written by Assay.\n" + "".join(f"-{name} = {value}\n" for name, value in SETTINGS.items()),
+    "# Written by Assay.\n"
+    + "".join(f"{'-' * name.startswith(MAY_BE_MISSING)}{name} = {value}\n" for name, value in SETTINGS.items()),
 )
 DENY_LIST = ManagedFile(
     "/etc/modprobe.d/90-assay.conf",

@@ -115,7 +115,11 @@ def test_subjects_can_be_left_out() -> None:
         ),
         ({"image": {"launch_user": None}}, ["users: []"], ["name: admin"]),
         ({"harden": {"clock": {"timezone": "Europe/Berlin"}}}, ["zone=Europe/Berlin"], ["Etc/UTC"]),
-        ({"harden": {"kernel": {"deny_modules": False}}}, ["-kernel.kptr_restrict = 2"], ["/bin/false"]),
+        (
+            {"harden": {"kernel": {"deny_modules": False}}},
+            ["-kernel.yama.ptrace_scope = 1", "\nkernel.kptr_restrict = 2"],
+            ["/bin/false"],
+        ),
     ],
 )
 def test_first_boot_clock_and_kernel(changes: dict[str, Any], present: list[str], absent: list[str]) -> None:
