@@ -5,6 +5,7 @@ zeroed that a file holds, nothing is rewritten at all.
 """
 
 import bisect
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from pipeline.residue.xfs import Xfs
 SWAP_HEADER = 4096
 GPT_MAGIC = b"EFI PART"
 PAGE = 4096
+NUMBER = re.compile(rb"[0-9]{1,10}\n?")
+"""What tools that change accounts leave of their lock files: the number of a process."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,7 @@ def find_remains(source: BlockSource, overwrite: Overwrite) -> Iterator[Range]:
         for start, end in overlapping([(offset, offset + len(data))], islice(overwrite.free, first, None)):
             for page in range(start, end, PAGE):
                 written = data[page - offset : min(page + PAGE, end) - offset].strip(b"\0")
-                if written and not overwrite.is_structure(page):
+                if written and not NUMBER.fullmatch(written) and not overwrite.is_structure(page):
                     yield page, min(page + PAGE, end)
 
 

@@ -16,16 +16,22 @@ for folder in /tmp/systemd-private-*; do
 done
 # What is removed below is in free blocks afterwards, and nothing overwrites those any more (S22).
 wipe() {
-    find "$@" -xdev -type f -size +0 2>/dev/null | while IFS= read -r file; do
+    find "$@" -links 1 -xdev -type f -size +0 2>/dev/null | while IFS= read -r file; do
         dd if=/dev/zero of="$file" bs=4096 count=$((($(stat -c %s "$file") + 4095) / 4096)) conv=notrunc 2>/dev/null
     done
 }
 # Everybody else stops where they stand. pid 1 and the kernel go on.
 kill -s STOP -- -1
-for name in $(cat "$leaving" 2>/dev/null); do userdel -r -f "$name"; done
-wipe "$build_sudo" /etc/*- /var/lib/systemd/random-seed /var/lib/systemd/timers /var/log /tmp /var/tmp
+for name in $(cat "$leaving" 2>/dev/null); do
+    wipe "$(awk -F: -v name="$name" '$1 == name { print $6 }' /etc/passwd)" -user "$name"
+    sync
+    # userdel writes these files anew: what they were is held by another name, and wiped below where it is the last.
+    for file in passwd shadow group gshadow subuid subgid; do ln "/etc/$file" "/etc/.$file.assay-old"; done
+    userdel -r -f "$name"
+done
+wipe "$build_sudo" /etc/*- /etc/.*.assay-old /var/lib/systemd/random-seed /var/lib/systemd/timers /var/log /tmp /var/tmp
 sync
-rm -f "$build_sudo"
+rm -f "$build_sudo" /etc/.*.assay-old
 rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
 rm -f /var/lib/systemd/random-seed /var/lib/systemd/timers/*
 find /var/log ! -type d -exec rm -f {} +

@@ -71,10 +71,13 @@ def test_what_the_power_off_removes_is_zeros_before(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a log").write_bytes(b"secret" * 1000)
     (tmp_path / "sudo").write_bytes(b"admin ALL")
+    (tmp_path / "other name").write_bytes(b"it has another name")
+    (tmp_path / "folder" / "still in use").hardlink_to(tmp_path / "other name")
     (tmp_path / "link").symlink_to("sudo")
     defined = LAST_WORDS[LAST_WORDS.index("wipe() {") : LAST_WORDS.index("# Everybody else stops")]
     subprocess.run(["sh", "-c", f'{defined}wipe "$@"', "sh", tmp_path / "folder", tmp_path / "gone"], check=True)
     assert set((tmp_path / "folder" / "a log").read_bytes()) == {0}
+    assert (tmp_path / "folder" / "still in use").read_bytes() == b"it has another name"
     assert (tmp_path / "sudo").read_bytes() == b"admin ALL"
 
 
