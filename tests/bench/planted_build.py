@@ -47,15 +47,18 @@ def measure(start_local_cloud: Callable[[], dict[str, str]]) -> list[Row]:
             if not made.output.startswith("{"):
                 raise AssayError(f"the build from a planted base ended with {made.status}: {reason(made)}")
             evidence = json.loads(made.output)
+            if made.status:  # it kept no image
+                return [
+                    Row(f"a build from a planted base was refused: {reason(made)}", "status", made.status, bound="0")
+                ]
             left = left_of(session, evidence, marks)
-            if made.status == 0:
-                remove_image(cloud, session.region, evidence["image"]["name"])
+            remove_image(cloud, session.region, evidence["image"]["name"])
         finally:
             remove_image(cloud, session.region, base.name)
-    return rows(planted, evidence, left, seconds, made.status)
+    return rows(planted, evidence, left, seconds)
 
 
-def rows(planted: list[Planted], evidence: dict[str, Any], left: set[str], seconds: float, status: int) -> list[Row]:
+def rows(planted: list[Planted], evidence: dict[str, Any], left: set[str], seconds: float) -> list[Row]:
     """Return the rows. Of what is left, the names are in the measure."""
     names = f": {', '.join(sorted(left))}" if left else ""
     kinds = sorted({finding["kind"] for finding in evidence["findings"]})
@@ -63,7 +66,6 @@ def rows(planted: list[Planted], evidence: dict[str, Any], left: set[str], secon
     return [
         Row(f"a build from a base with {len(planted)} plants: left of them{names}", "plants", len(left), bound="0"),
         Row(f"the same: findings{found}", "findings", len(evidence["findings"]), bound="0"),
-        Row("the same: exit status of the build", "", status, bound="0"),
         Row("the same: the whole build", "s", seconds),
     ]
 
