@@ -103,11 +103,11 @@ def test_pending_lasts_as_long_as_is_asked(local_cloud: LocalCloud) -> None:
 def test_an_instance_that_is_terminated_while_pending_does_not_run(local_cloud: LocalCloud) -> None:
     ec2 = local_cloud.client("ec2")
     image_id = base_image(ec2)
-    ask(local_cloud, "PUT", "faults", {"faults": [{"kind": "slow-pending", "action": "RunInstances", "seconds": 0.3}]})
+    ask(local_cloud, "PUT", "faults", {"faults": [{"kind": "slow-pending", "action": "RunInstances", "seconds": 3}]})
     instance_id = ec2.run_instances(ImageId=image_id, **ONE)["Instances"][0]["InstanceId"]
     assert instance_of(ec2, instance_id)["State"]["Name"] == "pending"
     ec2.terminate_instances(InstanceIds=[instance_id])
     wait_for(lambda: state_of(ec2, instance_id), "terminated")
-    local_cloud.cloud.wait_idle(5.0)
+    local_cloud.cloud.wait_idle(60.0)
     assert state_of(ec2, instance_id) == "terminated"
     assert local_cloud.cloud.machines.running(instance_id) is None
