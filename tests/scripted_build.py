@@ -105,6 +105,7 @@ def script_the_guest(session: Session, spec: Spec) -> None:
     put("boots", "prove_fresh_boot", lambda *_, **__: passed(Layer.FRESH_BOOT))
     put("prove", "search_blocks", lambda *_, **__: (passed(Layer.RAW), (), "00"))
     put("prove", "prove_back_doors", lambda *_, **__: (passed(Layer.RAW), ()))
+    put("prove", "prove_free_space", lambda *_: passed(Layer.RAW)[0])
 
 
 def build(session: Session, folder: Path, network: Network, line: int, moment: str) -> None:
