@@ -27,15 +27,20 @@ LEFT_OUT = re.compile(r"^missing .* /usr/share/(doc|info|locale|man)(/|$)")
 LOADED = r"""
 PATH=$PATH:/usr/sbin:/sbin
 grep -q . /proc/modules 2>/dev/null || exit 0
-loaded=$(cut -d ' ' -f 1 /proc/modules)
 {
-  modinfo $loaded 2>/dev/null | sed -n 's/^name: */file /p; s/^srcversion: */source /p'
-  for module in $loaded; do echo "loaded $module $(cat /sys/module/$module/srcversion 2>/dev/null)"; done
+  cut -d ' ' -f 1 /proc/modules | sed 's/^/loaded /'
+  grep -s '' /sys/module/*/srcversion | sed -n 's|^/sys/module/\([^/]*\)/srcversion:|runs \1 |p'
+  modinfo $(cut -d ' ' -f 1 /proc/modules) 2>/dev/null | sed -n 's/^name: */file /p; s/^srcversion: */source /p'
 } | awk '
+  $1 == "loaded" { loaded[++count] = $2 }
+  $1 == "runs" { runs[$2] = $3 }
   $1 == "source" { source = $2 }
   $1 == "file" { known[$2] = 1; sources[$2] = source; source = "" }
-  $1 == "loaded" && !($2 in known) { print $2 " has no file" }
-  $1 == "loaded" && ($2 in known) && sources[$2] != $3 { print $2 " is another one than its file" }'
+  END { for (number = 1; number <= count; number++) {
+    module = loaded[number]
+    if (!(module in known)) print module " has no file"
+    else if (sources[module] != runs[module]) print module " is another one than its file"
+  } }'
 """
 INITRAMFS = r"""
 command -v unmkinitramfs >/dev/null || { echo none; exit 0; }

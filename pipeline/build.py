@@ -14,7 +14,7 @@ from pipeline.journal import Journal
 from pipeline.options import OnError
 from pipeline.recorder import Recorder
 from pipeline.report.console import Console
-from pipeline.report.evidence import Evidence
+from pipeline.report.evidence import Evidence, Layer
 from pipeline.report.evidence_folder import reasons_unproved
 from pipeline.spec import Spec, spec_digest
 from pipeline.stages.clean_up import clean_up
@@ -35,10 +35,11 @@ def run_recipe(context: Context) -> None:
         launched = launch(context)
     with stage("harden"):
         hardened = harden(context, launched)
-    with stage("scrub"):
-        scrubbed = scrub(context, hardened)
-    with stage("prove live"):
-        scrubbed = prove_live(context, scrubbed)
+    with context.start_checks(Layer.LIVE) as checks:
+        with stage("scrub"):
+            scrubbed = scrub(context, hardened)
+        with stage("prove live"):
+            scrubbed = prove_live(context, checks, scrubbed)
     with stage("seal"):
         sealed = seal(context, scrubbed)
     with stage("prove raw and fresh boot"):

@@ -10,7 +10,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.errors import GuestUnreachable
@@ -40,12 +40,14 @@ while read -r count mark; do
 "
         count=$((count - 1))
     done
-    ( exec </dev/null >>answers 2>errors; cd /; umask 022; set --; unset mark; eval "$command" )
+    read -r began rest </proc/uptime
+    ( exec </dev/null >>answers 2>errors; cd /; umask 022; set --; unset mark began rest; eval "$command" )
     status=$?
+    read -r ended rest </proc/uptime
     {
         printf '%s' "$mark"
         if [ -s errors ]; then cat errors; else [ -e errors ]; fi
-    } >>answers && printf '%s%s %s\n' "$mark" "$1" "$status" >>answers || exit 1
+    } >>answers && printf '%s%s %s %s %s\n' "$mark" "$1" "$status" "$began" "$ended" >>answers || exit 1
 done
 """
 
@@ -57,6 +59,8 @@ class Output:
     exit_status: int
     stdout: str
     stderr: str
+    seconds: float = field(default=0.0, compare=False)
+    """How long it ran on the guest, to a hundredth."""
 
 
 class Stream(Protocol):
@@ -132,9 +136,13 @@ class RootShell:
         """Return what one command left."""
         stdout, stderr = (to_text(self.read_until(mark, ends)) for _ in range(2))
         words = self.read_until(b"\n", ends).split()
-        if len(words) != 2 or words[0] != self.nonce or not words[1].isdigit():
-            raise self.lose("its answer is no answer")
-        return Output(int(words[1]), stdout, stderr)
+        try:
+            nonce, status, began, ended = words
+            if nonce != self.nonce:
+                raise ValueError
+            return Output(int(status), stdout, stderr, float(ended) - float(began))
+        except ValueError as error:
+            raise self.lose("its answer is no answer") from error
 
     def read_until(self, end: bytes, ends: float) -> bytes:
         """Return what comes before the end that is given; the end itself is dropped."""

@@ -25,6 +25,9 @@ MADE_BY_PACKAGES = re.compile(
 """What scripts of packages write: state, which runs nothing, and what other proofs look into."""
 AUTHORIZED_KEYS = re.compile(r"(?:/root|/home/[^/]+)/\.ssh/authorized_keys")
 """Whose keys they are is told by the search for keys (S02)."""
+USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s\"]+:[^/@\s\"]+@")
+SETS_CREDENTIAL = re.compile(r"(?:EC2_|AWS_|[A-Z_]*(?:PASSWORD|PASSWD|SECRET|KEY|TOKEN))[A-Z_]*[\s=]")
+"""What the scrub takes out of settings that must stay (S05, S08)."""
 ENABLED = re.compile(r"/etc/systemd/(?:system|user)/.+")
 
 
@@ -35,7 +38,9 @@ def doubts(origin: Origin, base: System, kept: Sequence[str] = ()) -> Iterator[D
             continue
         if any(entry.path == path or entry.path.startswith(f"{path.rstrip('/')}/") for path in kept):
             continue
-        if not (is_expected(origin, entry) or is_unchanged(origin, entry, base)):
+        if not (
+            is_expected(origin, entry) or is_unchanged(origin, entry, base) or lost_credentials(origin, entry, base)
+        ):
             yield Doubt("V10", "change that nobody explains", entry.path, "it is not in the base image, or not so")
 
 
@@ -64,3 +69,18 @@ def is_unchanged(origin: Origin, entry: Entry, base: System) -> bool:
     if before is None or (before.mode, before.size, before.target) != (entry.mode, entry.size, entry.target):
         return False
     return entry.is_link or base.fingerprint(before) == origin.system.fingerprint(entry)
+
+
+def lost_credentials(origin: Origin, entry: Entry, base: System) -> bool:
+    """Say whether a setting is as the base image has it, without the credentials that stood there."""
+    before = base.entry(entry.path)
+    if before is None or not (entry.is_file and before.is_file) or before.mode != entry.mode:
+        return False
+    left = iter(origin.lines(entry))
+    expected = next(left, None)
+    for line in base.text(entry.path).splitlines():
+        if expected == USER_IN_ADDRESS.sub("", line):
+            expected = next(left, None)
+        elif not SETS_CREDENTIAL.search(line):
+            return False
+    return expected is None

@@ -39,7 +39,8 @@ from pipeline.stages.launch import Launched, facts_of_build, marked_user_data
 from pipeline.stages.network import Door
 from pipeline.stages.openings import prove_openings
 from pipeline.stages.sbom import write_sbom
-from pipeline.verify.fresh_boot import prove_fresh_boot, read_what_stays
+from pipeline.verify.fresh_boot import prove_console, read_what_stays
+from pipeline.verify.live import Checks
 from pipeline.verify.logins import ACCOUNTS, FORGIVE, PENALTIES, Attempts, prove_logins
 from pipeline.verify.outbound import prove_outbound
 from pipeline.verify.waivers import waive
@@ -78,23 +79,23 @@ def prove_boot(context: Context, image: Image, door: Door | None, launched: Laun
 
 def prove_boots(context: Context, image: Image, door: Door, launched: Launched | None) -> None:
     """Prove the first boot of a fresh instance, and the later ones that the spec names."""
-    with context.recorder.stage("fresh boot"):
+    with context.recorder.stage("fresh boot"), context.start_checks(Layer.FRESH_BOOT) as checks:
         launch_key = make_key(context, "consumer-key")
         guest = reach(context, "", lambda: launch_image(context, image, door, launch_key))
         facts = {**facts_of_build(launched), "launch_public_key": launch_key.public_openssh}
         consumer = Consumer(launch_key, launched.guest.key_pair if launched else None, facts)
         console = save_console(context, "consumer", guest.instance.instance_id)
-        prove_this_boot(context, guest, consumer, console)
+        prove_this_boot(context, guest, consumer, checks, console)
         if launched is None:
             write_sbom(context, guest.shell.run)
         write_state(context, guest.shell.run)
     for how in context.spec.prove.boot_again:
-        with context.recorder.stage(AGAIN[how]):
+        with context.recorder.stage(AGAIN[how]), context.start_checks(Layer.FRESH_BOOT, after=how) as checks:
             stays = read_what_stays(guest.shell.run)
             guest = reach(context, AGAIN[how], lambda: boot_again(context, guest, how))  # noqa: B023 -- called at once
             said = save_console(context, f"consumer-{how}", guest.instance.instance_id)
             again = Consumer(launch_key, consumer.build_key, {**facts, **stays})
-            prove_this_boot(context, guest, again, said.removeprefix(console), how)
+            prove_this_boot(context, guest, again, checks, said.removeprefix(console), how)
             console = said
     guest.shell.close()
 
@@ -155,9 +156,11 @@ def coming_up(status: Status, controls: tuple[str, ...], started: float, detail:
     )
 
 
-def prove_this_boot(context: Context, guest: Guest, consumer: Consumer, console: str, how: How | None = None) -> None:
+def prove_this_boot(
+    context: Context, guest: Guest, consumer: Consumer, checks: Checks, console: str, how: How | None = None
+) -> None:
     """Record everything that one boot of an instance proves; `how` says which later one it is."""
-    after, folder = AGAIN[how] if how else "", context.recorder.folder
+    after = AGAIN[how] if how else ""
 
     def record(*results: Result) -> None:
         context.recorder.add(*(name_boot(result, after) for result in waive(results, context.spec.waivers)))
@@ -166,18 +169,8 @@ def prove_this_boot(context: Context, guest: Guest, consumer: Consumer, console:
     with ThreadPoolExecutor(2, "outside") as pool:
         scanned, tried = pool.submit(prove_openings, context, guest), pool.submit(try_logins, context, guest, consumer)
         with context.recorder.stage("checks"):
-            record(
-                *prove_fresh_boot(
-                    shells,
-                    context.spec,
-                    folder / f"after-{how}" if how else folder,
-                    consumer.facts,
-                    console=console,
-                    first=how is None,
-                    spec_folder=context.spec_path.parent,
-                    progress=context.check_progress,
-                )
-            )
+            record(*checks.prove(shells, consumer.facts, progress=context.check_progress))
+        record(*prove_console(console, first=how is None))
         with context.recorder.stage("logins"):
             record(*tried.result())
         record(*scanned.result())

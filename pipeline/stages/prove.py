@@ -29,7 +29,7 @@ from pipeline.stages.rewrite import method_of, prove_free_space
 from pipeline.stages.sbom import write_sbom
 from pipeline.stages.scrub import Scrubbed
 from pipeline.stages.seal import Sealed
-from pipeline.verify.live import prove
+from pipeline.verify.live import Checks
 from pipeline.verify.waivers import waive
 
 
@@ -42,20 +42,13 @@ class Proved:
     """SHA-256 over the blocks of the root snapshot that were searched."""
 
 
-def prove_live(context: Context, scrubbed: Scrubbed) -> Scrubbed:
+def prove_live(context: Context, checks: Checks, scrubbed: Scrubbed) -> Scrubbed:
     """Run the checks of layer L over the session that is still open: no key is left to open another one.
 
     Raises ProofFailed: a guest that is not as it should be is not sealed.
     """
-    results = prove(
-        scrubbed.root_shells,
-        Layer.LIVE,
-        context.spec,
-        context.recorder.folder,
-        facts_of_build(scrubbed.launched),
-        spec_folder=context.spec_path.parent,
-        progress=context.check_progress,
-    )
+    facts = facts_of_build(scrubbed.launched)
+    results = checks.prove(scrubbed.root_shells, facts, progress=context.check_progress)
     results = waive(results, context.spec.waivers)
     context.recorder.add(*results)
     write_sbom(context, scrubbed.root_shells[0].run)

@@ -1,7 +1,7 @@
 """Sends ahead the commands that the same checks asked for last time: a few round trips instead of a hundred.
 
-They go in small batches to several root shells, which work side by side: a guest has more than one processor. The
-first answers are there while the last commands still run.
+They go in small batches to several root shells, which work side by side: a guest has more than one processor. What
+took long last time goes first, so that no shell is left alone with it at the end.
 Only commands that read are sent ahead. One that may write is run when it is asked for, and everything recorded after it
 is sent ahead only then, so that no answer is older than a change. An answer is used once and in order; a command that
 is not recorded is run live. Where nothing is recorded, the checks are rehearsed first: what one wants to read next is
@@ -16,13 +16,15 @@ import shlex
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol, Self
 
-BATCH = 4
-"""The fewest commands in one round trip, which costs some 80 ms."""
+EACH_SECONDS = 1 / 64
+"""What a command costs a slow guest, besides its own work."""
+BATCH_SECONDS = 4 / 64
+"""The least work in one round trip, which itself may cost 80 ms."""
 REHEARSALS = 8
 WORTH_A_REHEARSAL = 8
 """Checks that the last one stopped at. A rehearsal takes longer than asking for fewer of them live."""
@@ -80,6 +82,10 @@ class Answer(Protocol):
     def stderr(self) -> str:
         """Return its standard error."""
 
+    @property
+    def seconds(self) -> float:
+        """Return how long it ran on the guest."""
+
 
 class Shell(Protocol):
     """One long-lived root shell on the guest."""
@@ -97,6 +103,8 @@ class Asked:
 
     command: str
     reads: bool
+    seconds: float = field(default=0.0, compare=False)
+    """How long it ran, as far as that is known."""
 
 
 class Ahead:
@@ -130,13 +138,13 @@ class Ahead:
         """Start what is recorded up to the next command that may write. Nothing is waited for."""
         commands = []
         while self.expected and self.expected[0].reads:
-            commands.append(self.expected.popleft().command)
-        self.send_reads(commands)
+            commands.append(self.expected.popleft())
+        self.send_reads(sorted(commands, key=lambda asked: -asked.seconds))
 
-    def send_reads(self, commands: Sequence[str]) -> None:
+    def send_reads(self, commands: Sequence[Asked]) -> None:
         """Give commands that only read to the shells, in batches. Nothing is waited for."""
         for batch in split(commands, self.shells):
-            self.start(batch)
+            self.start([asked.command for asked in batch])
 
     def start(self, commands: Sequence[str]) -> None:
         """Give a batch to the next shell that is free, and its answers to those who will ask."""
@@ -155,11 +163,14 @@ class Ahead:
 
     def run(self, command: str, reads: bool) -> Answer:
         """Return the answer to a command, from what was sent ahead or live."""
-        self.asked.append(Asked(command, reads))
-        if not (reads and self.answers[command]):
+        answer = self.look_up(command) if reads else self.change(command)
+        self.asked.append(Asked(command, reads, answer.seconds))
+        return answer
+
+    def look_up(self, command: str) -> Answer:
+        """Return the answer to a command that reads, and use it up; a command that was not sent ahead is sent now."""
+        if not self.answers[command]:
             self.live += 1
-            if not reads:
-                return self.change(command)
             self.start([command])
         batch, place = self.answers[command].popleft()
         return batch.result()[place]
@@ -188,11 +199,12 @@ class Ahead:
                 command for command, times in self.rehearsed.items() for _ in range(times - len(self.answers[command]))
             ]
         self.rehearsed.clear()
-        self.send_reads(missed)
+        self.send_reads([Asked(command, reads=True) for command in missed])
         return self.rehearsals > 0
 
     def change(self, command: str) -> Answer:
         """Run a command that may write, alone. What was read before it is forgotten, and read again after it."""
+        self.live += 1
         wait(self.under_way)
         self.under_way.clear()
         self.answers.clear()
@@ -205,13 +217,23 @@ class Ahead:
         return answer
 
 
-def split(commands: Sequence[str], shells: int) -> Iterator[Sequence[str]]:
+def split(commands: Sequence[Asked], shells: int) -> Iterator[Sequence[Asked]]:
     """Return batches, large ones first: few round trips, and yet all shells end at about the same time."""
-    start = 0
-    while start < len(commands):
-        size = max(BATCH, (len(commands) - start) // (2 * shells))
-        yield commands[start : start + size]
-        start += size
+    left = sum(map(work, commands))
+    batch: list[Asked] = []
+    for asked in commands:
+        batch.append(asked)
+        taken = sum(map(work, batch))
+        if taken >= max(BATCH_SECONDS, left / (2 * shells)):
+            yield batch
+            batch, left = [], left - taken
+    if batch:
+        yield batch
+
+
+def work(asked: Asked) -> float:
+    """Return the seconds that a command is expected to take."""
+    return EACH_SECONDS + asked.seconds
 
 
 def only_reads(command: str) -> bool:
@@ -266,12 +288,15 @@ def read_recording(path: Path, facts: Mapping[str, str]) -> tuple[Asked, ...]:
     read.
     """
     try:
-        recorded = [(str(command), reads is True) for command, reads in json.loads(path.read_text())]
+        recorded = [
+            Asked(str(command), reads is True, float(seconds))
+            for command, reads, seconds in json.loads(path.read_text())
+        ]
     except (OSError, ValueError, TypeError):
         return ()
     for name, value in facts.items():
-        recorded = [(command.replace(place_of(name), value), reads) for command, reads in recorded]
-    return tuple(Asked(command, reads) for command, reads in recorded if "\0" not in command)
+        recorded = [replace(one, command=one.command.replace(place_of(name), value)) for one in recorded]
+    return tuple(one for one in recorded if "\0" not in one.command)
 
 
 def place_of(fact: str) -> str:
@@ -284,16 +309,16 @@ def write_recording(path: Path, asked: Sequence[Asked], facts: Mapping[str, str]
 
     The facts of this build are left out: the next one has others.
     """
-    recorded = [(one.command, one.reads) for one in asked]
+    recorded = list(asked)
     for name, value in facts.items():
-        recorded = [
-            (command.replace(value, place_of(name)) if value else command, reads) for command, reads in recorded
-        ]
+        if value:
+            recorded = [replace(one, command=one.command.replace(value, place_of(name))) for one in recorded]
+    lines = [(one.command, one.reads, round(one.seconds, 2)) for one in recorded]
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_suffix(f".{os.getpid()}")
         draft.touch(mode=0o600)
-        draft.write_text(json.dumps(recorded))
+        draft.write_text(json.dumps(lines))
         draft.replace(path)
     except OSError:
         return

@@ -1,14 +1,10 @@
-"""What one boot of an instance proves from inside: the checks of layer B, and what the console shows."""
+"""What one boot of an instance proves besides the checks: what the console shows, and what a later boot must keep."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 from pipeline.guest.root_shell import Output
 from pipeline.report.evidence import Layer, Result, Status
-from pipeline.spec import Spec
-from pipeline.verify.ahead import Shell
-from pipeline.verify.live import Progress, prove
 
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])|[\x00-\x08\x0b-\x1f\x7f]")
 FAILED_UNIT = re.compile(r"\[\s*(?:FAILED|DEPEND)\s*\]\s*(?P<what>.+)")
@@ -76,32 +72,3 @@ def console_result(console: str, name: str, controls: tuple[str, ...], title: st
 def clean_console(console: str) -> str:
     """Return the console as plain text: no colours, no cursor movements, no control characters."""
     return ESCAPES.sub("", console.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def prove_fresh_boot(
-    shells: Sequence[Shell],
-    spec: Spec,
-    folder: Path,
-    expectations: Mapping[str, str],
-    *,
-    console: str,
-    first: bool = True,
-    spec_folder: Path | None = None,
-    recordings: Path | None = None,
-    progress: Progress = lambda result, done, total: None,
-) -> tuple[Result, ...]:
-    """Return the results of the checks over the open root shells, and of the console.
-
-    Raises ProofFailed when no check was collected.
-    """
-    checks = prove(
-        shells,
-        Layer.FRESH_BOOT,
-        spec,
-        folder,
-        expectations,
-        spec_folder=spec_folder,
-        recordings=recordings,
-        progress=progress,
-    )
-    return (*checks, *prove_console(console, first))

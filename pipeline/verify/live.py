@@ -2,8 +2,9 @@
 
 pytest runs in a process of its own. The session stays here, where the key is; the checks get only a socket. So a check
 that hangs, crashes or leaves things behind harms one proof at most, many proofs may run at once, and it makes no
-difference whether this process is itself a pytest. While that process starts, the commands of last time are already on
-their way. Without a last time, that process rehearses its checks first, to learn what they will read.
+difference whether this process is itself a pytest. It may be started before there is a guest to ask, and has collected
+its checks then when the guest is ready. The commands of last time are sent at once; without a last time, that process
+rehearses its checks first, to learn what they will read.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ Something = TypeVar("Something")
 
 PROJECT = Path(__file__).parents[2]
 CHECKS = PROJECT / "checks"
+EXPECTATIONS = "expectations.json"
 SOCKET_VARIABLE = "ASSAY_CHECKS_SOCKET"
 IDLE_SECONDS = 300.0
 """How long a check may compute without asking the guest anything."""
@@ -67,62 +69,71 @@ class Proof:
         self.progress(result, len(self.results), max(len(self.collected), len(self.results)))
 
 
-def prove(
-    shells: Sequence[Shell],
-    layer: Layer,
-    spec: Spec,
-    folder: Path,
-    expectations: Mapping[str, str],
-    *,
-    spec_folder: Path | None = None,
-    checks: Path = CHECKS,
-    recordings: Path | None = None,
-    progress: Progress = lambda result, done, total: None,
-    idle_seconds: float = IDLE_SECONDS,
-) -> tuple[Result, ...]:
-    """Return one result for each check of this layer (L or B), asked in the given root shells.
+@dataclass(frozen=True)
+class Checks:
+    """The checks of one layer, in a process that has collected them, or is about to, and waits for a guest."""
 
-    The shells work side by side; one is enough.
-    `expectations` are facts of the build that checks compare with; `checks/fixtures.py` has the list. What the checks
-    print goes to `folder/checks-LAYER/`. The spec's own checks are found relative to `spec_folder`. `recordings` is
-    where commands are remembered from one proof to the next; none: in the user's cache folder.
-    Raises ProofFailed when there was no check to run. A check that could not be asked is `unreachable`.
-    """
-    own = [(spec_folder or Path.cwd()) / path for path in spec.checks]
-    paths = [checks, *(path for path in own if path.exists())]
-    proof = Proof(layer, progress)
-    recording = recording_path(recordings, paths, layer, spec)
-    with (
-        Ahead(shells, read_recording(recording, expectations)) as ahead,
-        start_checks(layer, spec, folder, expectations, paths) as (process, wire),
-    ):
-        try:
-            serve(wire, ahead, proof, idle_seconds)
-            process.wait(idle_seconds)
-        except (TimeoutError, subprocess.TimeoutExpired):
-            proof.ended = f"nothing was heard from the checks for {idle_seconds:.0f} s"
-    proof.ended = proof.ended or f"the checks' process ended with status {process.returncode}"
-    settle(proof, own)
-    write_summary(folder_of(folder, layer) / "summary.json", proof, ahead)
-    if not proof.results:
-        raise ProofFailed(
-            f"no check was collected for layer {layer}",
-            hint=f"read {folder_of(folder, layer)}/output.txt; the checks stand in {checks}",
-        )
-    if process.returncode in (0, 1) and not proof.lost:
-        write_recording(recording, ahead.asked, expectations)
-    return tuple(proof.results)
+    layer: Layer
+    spec: Spec
+    folder: Path
+    """What they print, and what they are told, is here."""
+    paths: Sequence[Path]
+    own: Sequence[Path]
+    """Those that the spec names; one may be missing."""
+    process: "subprocess.Popen[bytes]"
+    wire: Wire
+
+    def prove(
+        self,
+        shells: Sequence[Shell],
+        expectations: Mapping[str, str],
+        *,
+        recordings: Path | None = None,
+        progress: Progress = lambda result, done, total: None,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> tuple[Result, ...]:
+        """Return one result for each check, asked in the given root shells. They work side by side; one is enough.
+
+        `expectations` are facts of the build that checks compare with; `checks/fixtures.py` has the list. `recordings`
+        is where commands are remembered from one proof to the next; none: in the user's cache folder.
+        Raises ProofFailed when there was no check to run. A check that could not be asked is `unreachable`.
+        """
+        (self.folder / EXPECTATIONS).write_text(json.dumps(dict(expectations), indent=2))
+        proof = Proof(self.layer, progress)
+        recording = recording_path(recordings, self.paths, self.layer, self.spec)
+        with Ahead(shells, read_recording(recording, expectations)) as ahead:
+            try:
+                serve(self.wire, ahead, proof, idle_seconds)
+                self.process.wait(idle_seconds)
+            except (TimeoutError, subprocess.TimeoutExpired):
+                proof.ended = f"nothing was heard from the checks for {idle_seconds:.0f} s"
+                end(self.process)
+        proof.ended = proof.ended or f"the checks' process ended with status {self.process.returncode}"
+        settle(proof, self.own)
+        write_summary(self.folder / "summary.json", proof, ahead)
+        if not proof.results:
+            raise ProofFailed(
+                f"no check was collected for layer {self.layer}",
+                hint=f"read {self.folder}/output.txt; the checks stand in {self.paths[0]}",
+            )
+        if self.process.returncode in (0, 1) and not proof.lost:
+            write_recording(recording, ahead.asked, expectations)
+        return tuple(proof.results)
 
 
 @contextlib.contextmanager
 def start_checks(
-    layer: Layer, spec: Spec, folder: Path, expectations: Mapping[str, str], paths: Sequence[Path]
-) -> Iterator[tuple["subprocess.Popen[bytes]", Wire]]:
-    """Start pytest in a process of its own, which is gone afterwards, whatever happens."""
+    layer: Layer, spec: Spec, folder: Path, *, spec_folder: Path | None = None, checks: Path = CHECKS
+) -> Iterator[Checks]:
+    """Start pytest with the checks of a layer (L or B) in a process of its own, which is gone afterwards in any case.
+
+    What the checks print goes to `folder/checks-LAYER/`. The spec's own checks are found relative to `spec_folder`.
+    """
+    own = [(spec_folder or Path.cwd()) / path for path in spec.checks]
+    paths = [checks, *(path for path in own if path.exists())]
     place = folder_of(folder, layer)
     place.mkdir(parents=True, exist_ok=True)
     (place / "spec.json").write_text(spec.model_dump_json(indent=2))
-    (place / "expectations.json").write_text(json.dumps(dict(expectations), indent=2))
     ours, theirs = socket.socketpair()
     with ours, theirs, (place / "output.txt").open("wb") as output:
         process = subprocess.Popen(
@@ -137,11 +148,16 @@ def start_checks(
         )
         theirs.close()
         try:
-            yield process, Wire(ours)
+            yield Checks(layer, spec, place, paths, own, process, Wire(ours))
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            end(process)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End the checks' process and all that it started, if it runs."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def command_line(layer: Layer, place: Path, paths: Sequence[Path]) -> list[str]:
@@ -168,7 +184,7 @@ def command_line(layer: Layer, place: Path, paths: Sequence[Path]) -> list[str]:
             "--hosts=session://guest",
             f"--layer={layer}",
         ),
-        *(f"--spec={place / 'spec.json'}", f"--expectations={place / 'expectations.json'}"),
+        *(f"--spec={place / 'spec.json'}", f"--expectations={place / EXPECTATIONS}"),
         *(str(path) for path in paths),
     ]
 

@@ -4,8 +4,9 @@ import pytest
 
 from pipeline.report.evidence import Layer, Status
 from pipeline.verify.fresh_boot import read_what_stays
-from pipeline.verify.live import CHECKS, prove
+from pipeline.verify.live import CHECKS
 from tests.checks.small_debian import GOOD, ChrootShell, make_debian, missing_here, overlay
+from tests.verify.proving import prove
 from tests.verify.specs import make_spec
 
 pytestmark = [

@@ -12,10 +12,10 @@ from pipeline.guest.keys import make_key_pair
 from pipeline.report.evidence import Layer, Status
 from pipeline.spec import Spec
 from pipeline.spec.public_keys import fingerprint
-from pipeline.verify.live import prove
 from tests.checks.small_debian import GOOD, ChrootShell, make_debian, missing_here, overlay
 from tests.checks.test_plants import GOOD_REPOSITORY, OF_THIS_MACHINE, SPEC, careful, in_batches, plant
 from tests.checks.test_traceability import FILES, checks_of
+from tests.verify.proving import prove
 
 pytestmark = [
     pytest.mark.end_to_end,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pytest
 
 from pipeline.report.evidence import Layer, Status
-from pipeline.verify.live import prove
 from tests.checks.small_debian import GOOD, ChrootShell, make_debian, missing_here, overlay
 from tests.checks.test_traceability import FILES, checks_of
 from tests.harden.guest_plants import ON_A_GUEST
 from tests.harden.signing_key import SIGNING_KEY
+from tests.verify.proving import prove
 from tests.verify.specs import make_spec
 
 pytestmark = [

@@ -23,11 +23,12 @@ from pipeline.localcloud.disks import DiskStore
 from pipeline.localcloud.network import public_port
 from pipeline.report.evidence import Layer, Status
 from pipeline.spec import KeySync, Spec
-from pipeline.verify.live import CHECKS, prove
+from pipeline.verify.live import CHECKS
 from tests.fake_cloud import FakeCloud, fake_cloud
 from tests.harden.guest_plants import PLANTS, GuestPlant
 from tests.harden.samples import KEY, OTHER_KEY, STRANGE_KEY, spec
 from tests.localcloud.test_guests import Machine, wait_until
+from tests.verify.proving import prove
 
 __all__ = ["fake_cloud"]
 pytestmark = pytest.mark.end_to_end

@@ -327,6 +327,32 @@ def test_every_change_of_the_base_is_explained_or_found(clean: Path, tmp_path: P
     assert results[-1].status is Status.FAIL
 
 
+SETTING = b"# for all\nPROXY=http://joe:pa55word@proxy.example/\nexport API_KEY=0123456789\nUMASK=027\n"
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize(
+    ("after", "explained"),
+    [
+        (b"# for all\nPROXY=http://proxy.example/\nUMASK=027\n", True),
+        (b"# for all\nPROXY=http://joe:pa55word@proxy.example/\nUMASK=027\n", False),
+        (b"# for all\nPROXY=http://proxy.example/\n", False),
+        (b"# for all\nPROXY=http://proxy.example/\nUMASK=027\nalias ls=rm\n", False),
+        (b"# for all\nPROXY=http://other.example/\nUMASK=027\n", False),
+    ],
+)
+def test_a_setting_may_lose_its_credentials_and_nothing_else(tmp_path: Path, after: bytes, explained: bool) -> None:
+    disks = []
+    for name, content in (("before", SETTING), ("after", after)):
+        (tmp_path / name).mkdir()
+        disks.append(Small(tmp_path / name, (Plant("V10", "etc/default/thing", content),)).make())
+    with RawFile(disks[1]) as source, RawFile(disks[0]) as before:
+        _, findings = prove_back_doors(Locator(source), Allowed(), frozenset(), Locator(before))
+    assert [finding.place for finding in findings if finding.control == "V10"] == (
+        [] if explained else ["file /etc/default/thing"]
+    )
+
+
 @pytest.mark.subprocess
 def test_the_base_itself_has_no_difference(clean: Path) -> None:
     with RawFile(clean) as source, RawFile(clean) as before:

@@ -1,6 +1,7 @@
 """The fresh boot in another account: with what was shared for it, which is taken back, and nothing is left there."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from pipeline.prove import prove_image
 from pipeline.report.console import Console
 from pipeline.report.evidence import Evidence, Layer, Status
 from pipeline.spec import Consumer, load_spec
-from pipeline.stages import boots, consumer, guests
+from pipeline.stages import boots, consumer, context, guests
 from tests.fake_cloud import CONSUMER, FakeCloud, fake_cloud, holdings, make_image
-from tests.scripted_build import SPEC, ScriptedShell, passed
+from tests.scripted_build import SPEC, ScriptedChecks, ScriptedShell, passed
 
 __all__ = ["fake_cloud"]
 pytestmark = pytest.mark.end_to_end
@@ -42,7 +43,8 @@ def theirs(fake_cloud: FakeCloud) -> Session:
 def prove(fake_cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Evidence]:
     """A function that proves an image from the consumer's account, where a script stands in for the guest."""
     monkeypatch.setattr(guests, "connect", lambda *_, **__: ScriptedShell(lambda: None))
-    monkeypatch.setattr(boots, "prove_fresh_boot", lambda *_, **__: passed(Layer.FRESH_BOOT))
+    monkeypatch.setattr(context, "start_checks", lambda layer, *_, **__: nullcontext(ScriptedChecks(layer)))
+    monkeypatch.setattr(boots, "prove_console", lambda *_, **__: passed(Layer.FRESH_BOOT))
     monkeypatch.setattr(boots, "try_logins", lambda *_: passed(Layer.FRESH_BOOT))
     monkeypatch.setattr(boots, "prove_outbound", lambda *_: passed(Layer.FRESH_BOOT)[0])
     monkeypatch.setattr(boots, "write_sbom", lambda *_: None)

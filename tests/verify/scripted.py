@@ -13,6 +13,7 @@ class Output:
     exit_status: int
     stdout: str = ""
     stderr: str = ""
+    seconds: float = 0.0
 
 
 @dataclass

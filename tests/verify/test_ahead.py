@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import GuestUnreachable
 from pipeline.verify.ahead import (
-    BATCH,
+    BATCH_SECONDS,
+    EACH_SECONDS,
     REHEARSALS,
     WORTH_A_REHEARSAL,
     Ahead,
@@ -20,6 +21,8 @@ from pipeline.verify.ahead import (
     write_recording,
 )
 from tests.verify.scripted import Output, ScriptedShell
+
+BATCH = int(BATCH_SECONDS / EACH_SECONDS)
 
 
 def reads(*commands):
@@ -198,8 +201,29 @@ def test_what_is_recorded_is_not_rehearsed():
 
 @given(st.integers(0, 500), st.integers(1, 4))
 def test_batches_hold_every_command_once_and_in_order(count, shells):
-    commands = [str(number) for number in range(count)]
+    commands = reads(*map(str, range(count)))
     assert list(chain(*split(commands, shells))) == commands
+
+
+def test_what_took_long_goes_first_and_alone():
+    shell = ScriptedShell()
+    with sent(shell, *reads("a", "b"), Asked("long", True, 2.0), Asked("longer", True, 3.0), *reads("c")) as ahead:
+        assert [ahead.run(command, True).stdout for command in ("a", "b", "long", "longer", "c")]
+    assert shell.trips == [["longer"], ["long"], ["a", "b", "c"]]
+
+
+def test_what_took_long_does_not_pass_what_may_write():
+    shell = ScriptedShell()
+    with sent(shell, Asked("a", True), Asked("touch", False), Asked("long", True, 2.0)) as ahead:
+        assert [ahead.run(command, command != "touch").stdout for command in ("a", "touch", "long")]
+    assert shell.trips == [["a"], ["touch"], ["long"]]
+
+
+def test_how_long_a_command_took_is_remembered():
+    with sent(ScriptedShell(lambda command: Output(0, seconds=1.5))) as ahead:
+        ahead.run("a", True)
+        ahead.run("touch", False)
+    assert [one.seconds for one in ahead.asked] == [1.5, 1.5]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import time
 import pytest
 
 from pipeline.report.evidence import Layer, Status
-from pipeline.verify.live import CHECKS, prove
+from pipeline.verify.live import CHECKS
 from tests.checks.small_debian import missing_here
 from tests.verify.far_debian import ask_by_paramiko, far_debian
+from tests.verify.proving import prove
 
 pytestmark = [
     pytest.mark.end_to_end,

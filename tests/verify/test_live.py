@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import ProofFailed
 from pipeline.report.evidence import Layer, Status
-from pipeline.verify.live import prove
+from tests.verify.proving import prove
 from tests.verify.scripted import Output, ScriptedShell
 from tests.verify.specs import make_spec
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.report.evidence import Layer
-from pipeline.verify.live import prove
 from tests.checks.small_debian import missing_here
 from tests.peers.environment import ROOT, PeersMissing, install
 from tests.verify.far_debian import FarDebian, ask_by_paramiko, far_debian
+from tests.verify.proving import prove
 from tests.verify.test_both_backends import WORDS
 
 pytestmark = [
