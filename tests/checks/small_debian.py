@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.guest.root_shell import Output
 from tests.verify.specs import KEY
 
 PACKAGES = (
@@ -92,15 +93,6 @@ echo image >/etc/hostname
 echo "127.0.1.1 $(hostname) image" >>/etc/hosts
 """
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a command left."""
-
-    exit_status: int
-    stdout: str
-    stderr: str
 
 
 @dataclass(frozen=True)

@@ -111,19 +111,18 @@ ON_OTHER_GUESTS = {
     "boot_again::the_host_keys_stay",
     "boot_again::the_root_password_stays",
     "boot_again::authorized_keys_stay",
-    "boot::no_unit_failed",  # a running systemd
+    "boot::no_unit_failed",  # a running systemd: tests/test_paid_image.py
     "boot::the_system_is_up",
-    "boot::file_systems_are_writable",  # a disk that was damaged
     "listening::what_the_spec_says_is_served_is_served",  # tests/harden/test_on_a_guest.py
     "services::running_services_are_not_root",
     "key_sync::the_refresh_does_not_fail",
     "tool_updates::the_update_of_tools_went_well",
-    "tool_updates::tools_are_the_newest",  # a repository that has a newer one
+    "tool_updates::tools_are_the_newest",
     "launch_user::the_launch_user_may_run_nothing_as_root",  # tests/test_paid_image.py
     "product_guard::the_guard_passed",
     "product_guard::the_application_waits_for_it",
-    "metadata::product_codes",
-    "metadata::a_token_is_required",  # a metadata service
+    "metadata::product_codes",  # a metadata service
+    "metadata::a_token_is_required",
     "logs::the_journal_is_of_this_boot",
     "updates::the_newest_kernel_runs",  # a kernel of its own
 }
@@ -134,6 +133,8 @@ OLD = plant(
     "leftovers::no_cache_or_temporary_file_is_older_than_the_boot",
 )
 """The kernel's own time of files cannot be set back, so the boot is set forward: for this plant alone."""
+DAMAGED = plant("a disk that was damaged", "mount -o remount,ro /", "boot::file_systems_are_writable")
+"""Nothing else can be planted on it."""
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +189,12 @@ def test_what_is_older_than_the_boot_is_found_on_a_first_boot(failing):
     assert failing("true", earlier_boot_id=FACTS["boot_id"]) == {}
 
 
+def test_a_disk_that_is_read_only_is_found(failing):
+    assert failing(DAMAGED.script).keys() == DAMAGED.checks
+
+
 def test_every_check_of_a_fresh_boot_alone_has_a_plant():
-    planted = {check.partition("[")[0] for one in (*PLANTS, OLD) for check in one.checks}
+    planted = {check.partition("[")[0] for one in (*PLANTS, OLD, DAMAGED) for check in one.checks}
     checks = {
         f"{path.stem.removeprefix('test_')}::{node.name.removeprefix('test_')}"
         for path in FILES

@@ -78,7 +78,7 @@ NOT_PLANTED = ON_A_GUEST | {
     "product_guard::only_root_changes_the_guard",
     "launch_user::the_launch_user_is_in_no_privileged_group",
     "launch_user::user_data_is_not_read",
-    "updates::dnf_installs_what_it_finds",  # only where dnf is
+    "updates::dnf_installs_what_it_finds",  # only where dnf is: tests/harden/test_dnf.py
     "updates::dnf_checks_signatures",
     "modules::loaded_modules_are_those_of_the_kernel",  # tests/harden/test_on_a_guest.py: it needs a kernel of its own
 }

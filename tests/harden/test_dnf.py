@@ -5,10 +5,12 @@ What is not run here is a guest of the Red Hat family: SELinux, authselect, and 
 
 import functools
 import http.server
+import re
 import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +18,13 @@ import pytest
 from pipeline.guest.program import Outcome, StepResult
 from pipeline.guest.step import Step
 from pipeline.harden import packages, tool_updates, updates
+from pipeline.report.evidence import Layer, Status
 from pipeline.spec import Repository, ToolUpdates, UpdatesOptions
-from tests.harden.samples import Debian, make_debian
+from pipeline.verify.live import CHECKS
+from tests.checks.small_debian import ChrootShell, overlay
+from tests.harden.samples import Debian, make_debian, spec
 from tests.harden.test_repository import Quiet
+from tests.verify.proving import prove
 
 pytestmark = pytest.mark.end_to_end
 
@@ -55,12 +61,24 @@ ADVISORY = """<?xml version="1.0"?>
 <package name="secure" version="2" release="1" epoch="0" arch="noarch" src="secure-2-1.src.rpm">
 <filename>secure-2-1.noarch.rpm</filename></package></collection></pkglist></update></updates>
 """
+PLANTED = {
+    "updates::dnf_installs_what_it_finds": "sed -i 's/^apply_updates.*/apply_updates = no/' /etc/dnf/automatic.conf",
+    "updates::the_timers_are_enabled": "systemctl disable --quiet dnf-automatic.timer",
+    "updates::dnf_checks_signatures": "printf '[a]\\nenabled=0\\ngpgcheck=0\\n' >/etc/yum.repos.d/redhat-a.repo",
+    "updates::no_package_is_half_installed": "rpm -e --nodeps secure",
+    "tool_updates::tools_are_the_newest": "dnf -y -q downgrade plain-1",
+    "repositories::only_the_repositories_of_the_spec_are_open": "printf '[b]\\nenabled=0\\n' >/etc/yum.repos.d/b.repo",
+    "repositories::each_repository_is_bound_to_its_key": "cp /build/mallory.asc /etc/pki/rpm-gpg/assay-vendor.asc",
+}
+"""For each check what breaks H16, H17 or H32 where dnf is."""
+OF_A_BOOT = {"tool_updates::tools_are_updated_at_each_boot", "tool_updates::the_update_of_tools_went_well"}
+"""These want a unit that systemd has run: tests/harden/test_on_a_guest.py."""
 
 
-def recipe(name: str, version: int, install: str = "", files: str = "") -> str:
+def recipe(name: str, version: int, install: str = "", files: str = "", needs: str = "") -> str:
     """Return what rpmbuild makes a package of."""
     return (
-        f"Name: {name}\nVersion: {version}\nRelease: 1\nSummary: a sample\nLicense: none\nBuildArch: noarch\n"
+        f"Name: {name}\nVersion: {version}\nRelease: 1\nSummary: a sample\nLicense: none\nBuildArch: noarch\n{needs}"
         f"%description\na sample\n{install}\n%files\n{files}\n"
     )
 
@@ -108,6 +126,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     debian = make_debian(tmp_path_factory.mktemp("dnf"), "bookworm-dnf-1", packages_of_dnf)
     for name, version in (("sample", 1), ("closed", 1), ("plain", 1), ("plain", 2), ("secure", 1), ("secure", 2)):
         debian.write(f"/build/{name}-{version}.spec", recipe(name, version))
+    debian.write("/build/needy.spec", recipe("needy", 1, needs="Requires: secure\n"))
     debian.write("/build/automatic.spec", recipe("dnf-automatic", 1, AUTOMATIC, AUTOMATIC_FILES))
     debian.write("/build/updateinfo.xml", ADVISORY)
     debian.write("/etc/dnf/vars/releasever", "1\n")  # a distribution with dnf has it from a package of its own
@@ -171,3 +190,28 @@ def test_tools_are_updated_by_name(machine: Machine) -> None:
     machine.debian.write("/run/tools.sh", tool_updates.script(machine.facts, options))
     machine.debian.run("sh /run/tools.sh")
     assert (machine.version("plain"), machine.version("secure")) == ("2", "1")
+
+
+def failing(machine: Machine, folder: Path, script: str) -> set[str]:
+    """Plant something in a copy of it; return which checks fail there."""
+    tools = {"packages": ["plain"], "reason": "support needs the newest"}
+    wanted = spec(harden={"repositories": [machine.repository().model_dump(mode="json")], "tool_updates": tools})
+    checks = folder / "checks"
+    checks.mkdir(parents=True)
+    for subject in ("repositories", "tool_updates", "updates"):
+        (checks / f"test_{subject}.py").symlink_to(CHECKS / f"test_{subject}.py")
+    with overlay(folder / "planted", machine.debian.root) as root:
+        shell = ChrootShell(root)
+        planted = shell.run(f"set -e\n{script}\nrm -r /usr/bin/dpkg-query /etc/apt/sources.list*")
+        assert planted.exit_status == 0, planted.stderr
+        results = prove([shell], Layer.FRESH_BOOT, wanted, folder, {}, checks=checks, recordings=folder)
+    bad = [one for one in results if one.status in (Status.FAIL, Status.UNREACHABLE)]
+    return {re.sub(r".*test_(.+)[.]py::test_", r"\1::", one.source) for one in bad} - OF_A_BOOT
+
+
+def test_violations_are_found_by_their_checks_and_by_no_other(machine: Machine, tmp_path: Path) -> None:
+    """Without Debian's own tools and sources it is a machine of the other family."""
+    machine.open_with("plain-2", "secure-2", "needy-1")
+    machine.perform(updates.steps(machine.facts, UpdatesOptions(at_build="none")))
+    for name, scripts, found in (("good", [], set()), ("bad", PLANTED.values(), PLANTED.keys())):
+        assert failing(machine, tmp_path / name, "\n".join(scripts)) == found

@@ -85,6 +85,8 @@ systemctl --no-reload enable web.service
 cloud-init status --wait >/dev/null
 """
 """A service that runs as root, as many come."""
+OLDER = "sed -i '/^Package: cloud-guest-utils$/,/^$/ s/^Version: .*/Version: 0.1/' /var/lib/dpkg/status"
+"""A tool that is older than what Debian's repositories have."""
 BOOT_SECONDS = 900
 
 
@@ -303,8 +305,13 @@ def test_keys_are_refreshed_from_a_parameter_and_from_an_object(guest: Guest, fa
 
 
 def test_tools_were_updated_at_boot_and_a_failure_is_found(guest: Guest) -> None:
-    """The boot asked Debian's repositories; where it cannot, the check says so (H32)."""
-    assert guest.shell.run("systemctl is-active assay-tool-updates").stdout == "active\n"
+    """The boot asked Debian's repositories. What is older is found and updated; an update that fails is found (H32)."""
+    assert guest.shell.run(f"systemctl is-active {tool_updates.UNIT}").stdout == "active\n"
+    checks = CHECKS / "test_tool_updates.py"
+    guest.shell.run(OLDER)
+    assert set(guest.failing(Layer.FRESH_BOOT, checks)) == {"tool_updates::tools_are_the_newest"}
+    guest.shell.run(f"systemctl restart {tool_updates.UNIT}", deadline_seconds=BOOT_SECONDS)
+    assert guest.failing(Layer.FRESH_BOOT, checks) == {}
     guest.shell.run(f"sed -i 's/^set -eu$/exit 1/' {tool_updates.SCRIPT}; systemctl restart {tool_updates.UNIT}")
     assert "tool_updates::the_update_of_tools_went_well" in guest.failing(Layer.FRESH_BOOT)
     guest.shell.run("systemctl reset-failed")
