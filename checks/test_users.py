@@ -6,7 +6,7 @@ import re
 import pytest
 
 from checks.fixtures import PASSWD, Account, Ask, File
-from pipeline.spec import Spec, User
+from pipeline.spec import Spec, Sudo, User
 
 PASSWORDS = r"""
 getent shadow | awk -F: '{
@@ -67,6 +67,12 @@ def privileged(ask: Ask, programs: frozenset[str], groups: dict[str, set[str]]) 
 def grants(said: str) -> list[str]:
     """Return what somebody may run, as sudo prints it."""
     return re.findall(r"^\s+(\(.*)$", said, re.MULTILINE)
+
+
+def grant_of(sudo: Sudo) -> str:
+    """Return what the spec grants, as sudo prints it."""
+    until = f"NOTAFTER={sudo.until:%Y%m%d}235959Z " if sudo.until else ""
+    return f"{until}{'' if sudo.password else 'NOPASSWD: '}{sudo.commands}"
 
 
 @pytest.mark.controls("H10", layers="LB")
@@ -151,15 +157,11 @@ def test_only_administrators_have_sudo(spec: Spec, layer: str, privileged: set[s
 
 @pytest.mark.controls("H12", layers="LB")
 def test_grants_are_as_the_spec_says(people: tuple[User, ...], rights: dict[str, str]) -> None:
-    """Each administrator may run what the spec grants, with a password or without as it says."""
+    """Each administrator may run what the spec grants, for as long and with a password or without as it says."""
     wrong = {}
     for user in people:
         given = {grant.partition(") ")[2] for grant in grants(rights.get(user.name, ""))}
-        if user.sudo is None:
-            wanted = set()
-        else:
-            wanted = {user.sudo.commands if user.sudo.password else f"NOPASSWD: {user.sudo.commands}"}
-        if given != wanted:
+        if given != ({grant_of(user.sudo)} if user.sudo else set()):
             wrong[user.name] = sorted(given)
     assert wrong == {}
 

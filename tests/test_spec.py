@@ -182,6 +182,16 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
     "same name twice": ({"users": [USER, {**USER, "keys": KEYS[1:]}]}, "users[1].name", "stands at users[0].name"),
     "same key twice": ({"users": [USER, {**USER, "name": "bob"}]}, "users[1].keys[0]", "stands at users[0].keys[0]"),
     "grant without a reason": (user(sudo={"who": "ops"}), "users[0].sudo.why", "is required"),
+    "grant of the past": (
+        user(sudo={"who": "ops", "why": "on call", "until": "2020-02-29"}),
+        "users[0].sudo.until",
+        "was 2020-02-29",
+    ),
+    "grant until some day": (
+        user(sudo={"who": "ops", "why": "on call", "until": "soon"}),
+        "users[0].sudo.until",
+        "date",
+    ),
     "grant with an empty reason": (user(sudo={"who": "ops", "why": " "}), "users[0].sudo.why", "is empty"),
     "too many tries": ({"harden": {"sshd": {"max_auth_tries": 9}}}, "harden.sshd.max_auth_tries", "6"),
     "unknown word": ({"harden": {"updates": {"at_build": "al"}}}, "harden.updates.at_build", "did you mean all?"),

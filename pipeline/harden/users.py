@@ -68,13 +68,15 @@ def grant_sudo(user: User) -> Step:
     """Return the step that grants sudo, with who decided it and why in the file (H12)."""
     assert user.sudo
     password = "" if user.sudo.password else "NOPASSWD: "
+    until = f"NOTAFTER={user.sudo.until:%Y%m%d}235959Z " if user.sudo.until else ""
     file = ManagedFile(
         f"{SUDO_PREFIX}{user.name}",
         f"# Written by Assay.\n# who: {user.sudo.who}\n# why: {user.sudo.why}\n"
-        f"{user.name} ALL=(ALL:ALL) {password}{user.sudo.commands}\n",
+        f"{user.name} ALL=(ALL:ALL) {until}{password}{user.sudo.commands}\n",
         "440",
     )
-    title = f"sudo for {user.name}: {user.sudo.why} (decided by {user.sudo.who})"
+    end = f" until {user.sudo.until}" if user.sudo.until else ""
+    title = f"sudo for {user.name}{end}: {user.sudo.why} (decided by {user.sudo.who})"
     return Step("users", ("H12",), title, write_checked(file), file.test)
 
 

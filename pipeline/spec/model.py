@@ -192,6 +192,8 @@ class Sudo(Part):
     why: OneLine
     commands: OneLine = "ALL"
     password: bool = False
+    until: date | None = None
+    """The last day of the grant, in UTC: sudo itself refuses it afterwards, on every instance of the image."""
 
 
 class User(Part):

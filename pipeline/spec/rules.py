@@ -349,14 +349,28 @@ def keep_root_from_the_customer(data: object, folder: Path) -> Iterator[tuple[Pl
         yield ("users",), "has nobody with sudo, and the launch user is not root: nobody could prove the image (H30)"
 
 
+def let_grants_end(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
+    """Refuse a grant of sudo whose last day has passed: nobody would have it (H12)."""
+    for number, user in enumerate(items_at(data, "users")):
+        until = value_at(user, "sudo", "until")
+        if is_over(until):
+            yield ("users", number, "sudo", "until"), f"was {until}: leave the grant out, or decide again (H12)"
+
+
+def is_over(day: object) -> bool:
+    """Return whether a day is one, and has passed."""
+    with suppress(ValueError, TypeError):
+        return date.fromisoformat(str(day)) < datetime.now(UTC).date()
+    return False
+
+
 def let_waivers_end(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
     """Refuse waivers that have expired, and two for the same control."""
     seen: dict[str, str] = {}
     for number, waiver in enumerate(items_at(data, "waivers")):
         expires, control = value_at(waiver, "expires"), value_at(waiver, "control")
-        with suppress(ValueError, TypeError):
-            if date.fromisoformat(str(expires)) < datetime.now(UTC).date():
-                yield ("waivers", number, "expires"), f"expired on {expires}: mend the control, or decide again"
+        if is_over(expires):
+            yield ("waivers", number, "expires"), f"expired on {expires}: mend the control, or decide again"
         if isinstance(control, str):
             yield from _report_twin(("waivers", number, "control"), control, f"a waiver of {control}", seen)
 
@@ -473,6 +487,7 @@ RULES: tuple[Rule, ...] = (
     guard_what_can_be_guarded,
     refresh_keys_that_can_be,
     keep_root_from_the_customer,
+    let_grants_end,
     let_waivers_end,
     release_where_it_can_go,
     name_images_shortly,

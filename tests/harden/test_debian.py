@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.harden import harden_steps, sshd
+from pipeline.harden import harden_steps, sshd, users
 from tests.harden.samples import KEY, OTHER_KEY, STRANGE_KEY, Debian, failures, make_debian, outcomes, spec
 
 pytestmark = pytest.mark.end_to_end
@@ -98,6 +98,17 @@ def test_users_are_as_the_spec_says(debian: Debian) -> None:
     assert debian.read("/home/john/.ssh/authorized_keys") == KEY + "\n"
     assert "NOPASSWD: ALL" in debian.run("sudo -l -U john")
     assert "not allowed" in debian.run("sudo -l -U sally")
+
+
+@pytest.mark.parametrize(("until", "works"), [("2099-12-31", True), ("2020-02-29", False)])
+def test_a_grant_of_sudo_ends_by_itself(debian: Debian, until: str, works: bool) -> None:
+    people = SPEC.model_dump(mode="json")["users"]
+    people[0]["sudo"]["until"] = until
+    changed = debian.perform(users.steps(spec(users=people)))
+    assert failures(changed) == []
+    assert outcomes(changed)[f"sudo for john until {until}: on call (decided by the CTO)"] == "changed"
+    assert ("it works" in debian.run("su john -c 'sudo -n echo it works' 2>&1 || true")) is works
+    assert failures(debian.perform(users.steps(SPEC))) == []
 
 
 def test_leavers_and_passwords_are_gone(debian: Debian) -> None:

@@ -147,6 +147,12 @@ def test_users_of_the_spec_have_account_keys_and_sudo() -> None:
     assert KEY in text
 
 
+def test_a_grant_of_sudo_may_end() -> None:
+    sudo = {"who": "the CTO", "why": "on call", "until": "2099-12-31", "password": True, "commands": "/bin/ls"}
+    text = text_of(harden_steps(DEBIAN, spec(users=[{"name": "ada", "full_name": "Ada", "keys": [KEY], "sudo": sudo}])))
+    assert "ada ALL=(ALL:ALL) NOTAFTER=20991231235959Z /bin/ls\n" in text
+
+
 @pytest.mark.parametrize(
     ("facts", "options", "present", "absent"),
     [
