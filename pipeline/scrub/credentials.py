@@ -1,4 +1,4 @@
-"""Credentials for clouds, registries, databases and proxies (S05-S08)."""
+"""Credentials for clouds, registries, databases and proxies (S05-S08), and what is left of passwords (H14)."""
 
 from pipeline.guest.step import Step
 from pipeline.guest.variables import assign
@@ -34,6 +34,7 @@ def steps(spec: Spec) -> tuple[Step, ...]:
     auth = "under /etc/apt/auth.conf '/etc/apt/auth.conf.d/*' /etc/containers/auth.json /run/containers/0/auth.json"
     variables = prelude(spec) + assign(variables=VARIABLES) + SETTINGS
     return (
+        Step("credentials", ("H14",), "remove the hashes of locked passwords", REMOVE_HASHES, ARE_HASHES_GONE),
         removal(
             spec, "credentials", ("S05",), "remove X.509 certificates and keys of EC2", f"in_homes '{CERTIFICATES}'"
         ),
@@ -51,6 +52,21 @@ def steps(spec: Spec) -> tuple[Step, ...]:
         ),
     )
 
+
+LOCKED_HASHES = r"""
+hashed() { awk -F: '$2 ~ /^[!*]+[^!*]/ { print $1 }' /etc/shadow; }
+"""
+ARE_HASHES_GONE = f"""{LOCKED_HASHES}
+found=$(hashed)
+if [ -n "$found" ]; then echo "of:" $found; exit 1; fi
+"""
+REMOVE_HASHES = f"""{LOCKED_HASHES}
+for account in $(hashed); do
+    usermod -p '!' "$account"
+    echo "of $account"
+done
+"""
+"""What is locked can be unlocked. A boot in the build gives root one: instances are to make one of their own (H13)."""
 
 VARIABLES = (
     "EC2_PRIVATE_KEY|EC2_CERT|AWS_[A-Z_]*(KEY|SECRET|TOKEN|ID)|[A-Z_]*(PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY|TOKEN)"

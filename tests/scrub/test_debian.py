@@ -123,6 +123,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Debian:
     made.write("/home/john/.ssh/authorized_keys", f"{KEY}\n{STRANGE_KEY}\n")
     made.write("/etc/environment", "LANG=C\nhttp_proxy=http://user:password@proxy:3128\nAWS_SECRET_ACCESS_KEY=abc\n")
     made.write("/root/.profile", "export PATH=$PATH:/opt\nexport EC2_PRIVATE_KEY=/root/pk.pem\n")
+    made.run("echo 'root:of a boot\nservice:of old' | chpasswd; usermod -L root; usermod -L service")
     made.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
     made.write("/etc/fstab", "/dev/vda1 / ext4 defaults 0 1\n/swapfile none swap sw 0 0\n")
     assert failures(made.perform(scrub_steps(made.facts(), SPEC))) == []
@@ -161,6 +162,11 @@ def test_settings_keep_all_but_their_credentials(debian: Debian) -> None:
     assert debian.read("/etc/environment") == "LANG=C\nhttp_proxy=http://proxy:3128\n"
     assert debian.read("/root/.profile") == "export PATH=$PATH:/opt\n"
     assert debian.read("/etc/fstab").startswith("/dev/vda1 / ext4 defaults 0 1\n# /swapfile none swap")
+
+
+def test_no_hash_of_a_password_stays(debian: Debian) -> None:
+    assert debian.run("getent shadow root service | cut -d : -f 1,2") == "root:!\nservice:!\n"
+    assert not debian.has("/etc/shadow-")
 
 
 def test_the_machine_id_is_empty_and_there(debian: Debian) -> None:
