@@ -1,11 +1,14 @@
-"""The renderings say what the evidence says, in a form that nothing in it can break."""
+"""The renderings say what the evidence says, in a form that nothing in it can break.
+
+jsonschema takes seconds to import, and every process that runs tests imports every file of them: a test that needs it
+imports it.
+"""
 
 import json
 from itertools import permutations
 from pathlib import Path
 from xml.etree import ElementTree
 
-import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +54,8 @@ def test_unreachable_counts_as_a_failure() -> None:
 
 @pytest.mark.parametrize("evidence", [FULL, CLEAN])
 def test_json_follows_its_schema_and_reads_back(evidence: Evidence) -> None:
+    import jsonschema
+
     text = render_json(evidence)
     assert text.isascii()
     jsonschema.validate(json.loads(text), json.loads(export_report_schema()))
@@ -59,6 +64,8 @@ def test_json_follows_its_schema_and_reads_back(evidence: Evidence) -> None:
 
 
 def test_schema_refuses_what_is_no_report() -> None:
+    import jsonschema
+
     document = json.loads(render_json(FULL))
     document["results"][0]["status"] = "maybe"
     with pytest.raises(jsonschema.ValidationError):
@@ -68,6 +75,8 @@ def test_schema_refuses_what_is_no_report() -> None:
 
 
 def test_exported_schema_is_up_to_date() -> None:
+    import jsonschema
+
     hint = "run: python -m pipeline.report > pipeline/report/report.schema.json"
     assert SCHEMA.read_text() == export_report_schema(), hint
     jsonschema.Draft202012Validator.check_schema(json.loads(SCHEMA.read_text()))

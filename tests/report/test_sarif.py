@@ -6,9 +6,10 @@ sarif-2.1/schema (commit e0583813964e); it is published at the address in its `i
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,10 +18,6 @@ from pipeline.report.evidence import Finding, Layer, Result, Status
 from pipeline.report.sarif import Examined, examined_by, render_sarif
 from tests.report.evidence_examples import CLEAN, FULL, NASTY
 
-SCHEMA = jsonschema.Draft4Validator(
-    json.loads(Path(__file__).with_name("sarif-schema-2.1.0.json").read_text()),
-    format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER,
-)
 FOUND = Finding(
     control="S03",
     layer=Layer.RAW,
@@ -31,11 +28,20 @@ FOUND = Finding(
 )
 
 
+@cache
+def schema() -> Any:
+    """Return the validator: jsonschema takes seconds to import, and every process that runs tests imports this file."""
+    import jsonschema
+
+    document = json.loads(Path(__file__).with_name("sarif-schema-2.1.0.json").read_text())
+    return jsonschema.Draft4Validator(document, format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER)
+
+
 def sarif(*examined: Examined) -> dict:
     text = render_sarif(examined)
     assert text.isascii()
     document = json.loads(text)
-    SCHEMA.validate(document)
+    schema().validate(document)
     return document
 
 
@@ -44,10 +50,12 @@ def run_of(**parts) -> dict:
 
 
 def test_the_schema_can_refuse() -> None:
+    from jsonschema import ValidationError
+
     document = sarif(examined_by(FULL))
     document["runs"][0]["results"][0]["level"] = "severe"
-    with pytest.raises(jsonschema.ValidationError):
-        SCHEMA.validate(document)
+    with pytest.raises(ValidationError):
+        schema().validate(document)
 
 
 def test_whatever_is_wrong_in_a_build_is_an_alert_and_nothing_else_is() -> None:

@@ -3,6 +3,7 @@
 import base64
 import random
 import re
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -16,8 +17,12 @@ from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.rules import Trigger
 from tests.planted.plants import decoys, plants
 
-FAST, SLOW = Searcher(PATTERNS, FastMatcher), Searcher(PATTERNS, SlowMatcher)
 BLOCK = 65536
+
+
+@cache
+def searcher_of(matcher: type[FastMatcher | SlowMatcher]) -> Searcher:
+    return Searcher(PATTERNS, matcher)
 
 
 def found(searcher: Searcher, disk: bytes) -> set[tuple[str, int, str, str, tuple[str, ...]]]:
@@ -43,8 +48,8 @@ def test_an_expression_compiles_and_its_anchors_are_not_too_short(pattern) -> No
 
 def test_both_engines_find_the_same_plants_and_decoys() -> None:
     disk = b"\n".join([*(plant.content for plant in plants()), *(decoy.content for decoy in decoys())])
-    fast = found(FAST, disk)
-    assert fast == found(SLOW, disk)
+    fast = found(searcher_of(FastMatcher), disk)
+    assert fast == found(searcher_of(SlowMatcher), disk)
     assert len({identity for identity, *_ in fast}) >= 40
 
 
@@ -53,7 +58,7 @@ fragments = st.sampled_from([anchor for pattern in PATTERNS for anchor in patter
 
 @given(st.lists(fragments | st.binary(max_size=40), max_size=12).map(b"".join))
 def test_both_engines_find_the_same_in_anything(data: bytes) -> None:
-    assert found(FAST, data) == found(SLOW, data)
+    assert found(searcher_of(FastMatcher), data) == found(searcher_of(SlowMatcher), data)
 
 
 @pytest.mark.parametrize("decoy", decoys(), ids=lambda decoy: decoy.name)
@@ -64,7 +69,7 @@ def test_a_decoy_is_silent(decoy, way: str) -> None:
         data = base64.encodebytes(data)
     elif way == "utf-16":
         data = data.decode("latin-1").encode("utf-16")
-    assert found(FAST, b"\n" + data + b"\n") == set()
+    assert found(searcher_of(FastMatcher), b"\n" + data + b"\n") == set()
 
 
 @given(st.binary(max_size=400), st.sampled_from(PATTERNS), st.sampled_from(Encoding))
@@ -87,7 +92,7 @@ def test_text_is_searched_in_five_forms_and_binary_structures_in_one() -> None:
 
 
 def test_both_matchers_say_which_they_are() -> None:
-    matchers: tuple[Matcher, Matcher] = (FAST.matcher, SLOW.matcher)
+    matchers: tuple[Matcher, Matcher] = (searcher_of(FastMatcher).matcher, searcher_of(SlowMatcher).matcher)
     assert "slow" not in matchers[0].name
     assert "slow" in matchers[1].name
 
@@ -107,4 +112,4 @@ def test_a_key_is_found_also_where_chance_wrote_a_word_of_manuals(word: bytes) -
     body = base64.b64encode(random.Random(7).randbytes(1200))
     lines = body[:300] + word + body[300 + len(word) :]
     key = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n" + lines + b"\n-----END ENCRYPTED PRIVATE KEY-----\n"
-    assert any("PRIVATE" in identity.upper() for identity, *_ in found(FAST, key))
+    assert any("PRIVATE" in identity.upper() for identity, *_ in found(searcher_of(FastMatcher), key))
