@@ -37,7 +37,9 @@ def share_build(session: Session, spec: Spec, folder: Path, *, dry_run: bool = F
     changes = describe_changes(current, wanted_sharing(spec.share, image.snapshot_ids))
     yield f"{image.image_id} {image.name} in {image.region}"
     yield from (f"  not known: {line}" for line in unknown)
-    yield from (f"  {'would ' if dry_run else ''}{line}" for line in changes or ("nothing to change",))
+    yield from (f"  {'would ' if dry_run else ''}{line}" for line in changes)
+    if not changes:
+        yield f"  nothing to change in {image.region}"
     further = spec.release.goes_further
     if dry_run and further:
         yield from (f"  {one.describe()}" for one in release_status(session, spec, image.image_id))

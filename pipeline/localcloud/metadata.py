@@ -6,9 +6,11 @@ documents"). The hop limit is not enforced: QEMU's user network ends the guest's
 packet's TTL is not to be seen here. The tree does not hold it either; the API shows it.
 """
 
+import atexit
 import http.server
 import json
 import secrets
+import shutil
 import socketserver
 import tempfile
 import threading
@@ -376,13 +378,16 @@ class InstanceServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer)
 class MetadataServer:
     """The metadata services of all instances of one cloud: a unix socket for each, in the directory.
 
-    Paths of unix sockets are short (108 bytes): for a deeper directory the sockets are made in a temporary one.
+    Paths of unix sockets are short (108 bytes): for a deeper directory the sockets are made in a temporary one, which
+    goes when this process does.
     """
 
     def __init__(self, directory: Path, authority: Authority) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        short = len(str(directory)) + 24 <= LONGEST_SOCKET_PATH
-        self.directory = directory if short else Path(tempfile.mkdtemp(prefix="assay-metadata-"))
+        self.directory = directory
+        if len(str(directory)) + 24 > LONGEST_SOCKET_PATH:
+            self.directory = Path(tempfile.mkdtemp(prefix="assay-metadata-"))
+            atexit.register(shutil.rmtree, self.directory, ignore_errors=True)
         self.authority = authority
         self._servers: dict[str, tuple[InstanceServer, Path]] = {}
         self._lock = threading.Lock()

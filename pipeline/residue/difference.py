@@ -17,10 +17,10 @@ MADE_BY_PACKAGES = re.compile(
     r"/var/(?:lib|cache|log|spool|mail|tmp|local|opt)/.*|/var/\.updated|/run/.*"
     r"|/etc/(?:ld\.so\.cache|mailcap|shells|ca-certificates\.conf|ssl/certs/.+|pki/ca-trust/extracted/.+|pam\.d/common-[a-z-]+"
     r"|alternatives/.+|rc[0-6S]\.d/.+|selinux/[^/]+/(?:policy|contexts|active)/.+|udev/hwdb\.bin|apparmor\.d/(?:local|cache)/.+"
-    r"|python3/debian_config|apt/sources\.list~?|crypto-policies/(?:back-ends|state)/.+|environment|audit/audit\.rules)"
+    r"|python3/debian_config|apt/sources\.list~?|crypto-policies/(?:back-ends|state)/.+|environment|audit/audit\.rules(?:\.prev)?)"
     r"|/usr/(?:.+/)?__pycache__/[^/]+\.pyc|/(?:usr/)?lib/modules/[^/]+/modules\.[^/]+"
     r"|/usr/(?:share/info/dir|lib/udev/hwdb\.bin|lib/locale/.+|share/(?:mime|icons|applications|glib-2\.0/schemas|fonts)/.*)"
-    r"|/boot/(?:initrd|initramfs).*|/boot/grub2?/.+|/boot/loader/.+"
+    r"|/boot/(?:initrd|initramfs).*|/initrd\.img(?:\.old)?|/boot/grub2?/.+|/boot/loader/.+"
 )
 """What scripts of packages write: state, which runs nothing, and what other proofs look into."""
 AUTHORIZED_KEYS = re.compile(r"(?:/root|/home/[^/]+)/\.ssh/authorized_keys")

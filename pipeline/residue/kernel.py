@@ -25,6 +25,9 @@ OTHER_FIRST_PROCESS = re.compile(r"(?m)^[^#\n]*\b(?:rd)?init=(?!/(?:usr/)?(?:s?b
 NO_CHECKS = re.compile(
     r"(?m)^[^#\n]*\b(module\.sig_enforce=0|selinux=0|apparmor=0|systemd\.debug[_-]shell\b(?!=0)|audit=0|single\b|lsm=(?=[\s\"'])|rd\.break\b|systemd\.unit=(?:rescue|emergency)\S*)"
 )
+RECOVERY = re.compile(r"(?ms)^\tmenuentry '[^'\n]*\(recovery mode\)' [^\n]*\{\n.*?^\t\}$")
+"""An entry that update-grub puts into its second menu: nothing boots it unless somebody at the console chooses it."""
+OTHER_DEFAULT = re.compile(r"""(?m)^\s*set default=(?!"0"$|"\$\{next_entry\}"$|"\$\{saved_entry\}"$)""")
 MADE_FOR_RAM_DISK = re.compile(
     r"(?:usr/)?lib/modules/.+/modules\.[^/]+|conf/(?:arch\.conf|initramfs\.conf|conf\.d/[^/]+|modules|uuid|param\.conf)"
     r"|scripts/(?:.+/)?ORDER|etc/(?:ld\.so\.cache|ld\.so\.conf(?:\.d/.+)?|fstab|mtab|passwd|group|shadow|machine-id|hostname|initrd-release"
@@ -70,6 +73,8 @@ def in_command_line(origin: Origin, entry: Entry) -> Iterator[Doubt]:
     if origin.explains_or_empty(entry):
         return
     text = "\n".join(origin.lines(entry))
+    if not OTHER_DEFAULT.search(text):
+        text = RECOVERY.sub(lambda entry: entry[0].replace(" single ", " "), text)
     for found in (*OTHER_FIRST_PROCESS.finditer(text), *NO_CHECKS.finditer(text)):
         yield Doubt("V09", "command line of the kernel", entry.path, found[1])
 

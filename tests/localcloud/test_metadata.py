@@ -4,6 +4,8 @@ import base64
 import http.client
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from pipeline.localcloud.authority import Authority
 from pipeline.localcloud.metadata import InstanceView, MetadataServer
+from tests.end_to_end import ROOT
 
 TOKEN, TTL = "X-aws-ec2-metadata-token", "X-aws-ec2-metadata-token-ttl-seconds"
 VIEW = InstanceView(
@@ -224,3 +227,20 @@ def test_a_deep_directory_still_gets_a_socket(tmp_path: Path, authority: Authori
     server = MetadataServer(tmp_path / ("deep" * 30), authority)
     assert len(str(server.serve("i-0123456789abcdef0", VIEW))) < 108
     server.close_all()
+
+
+DEEP = """
+import sys
+from pathlib import Path
+from pipeline.localcloud.authority import Authority
+from pipeline.localcloud.metadata import MetadataServer
+folder = Path(sys.argv[1])
+print(MetadataServer(folder / ("deep" * 30), Authority(folder)).directory)
+"""
+
+
+@pytest.mark.subprocess
+def test_the_socket_s_own_directory_goes_with_its_process(tmp_path: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", DEEP, tmp_path], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not Path(ran.stdout.strip()).exists()
+    assert "assay-metadata-" in ran.stdout

@@ -63,6 +63,25 @@ SETTINGS: dict[str, bytes] = {
     "etc/ssh/sshd_config": b"UsePAM yes\n",
     "etc/ld.so.conf": b"include /etc/ld.so.conf.d/*.conf\n",
 }
+GRUB = """set default="{default}"
+menuentry 'Debian' --class debian {{
+\tlinux\t/boot/vmlinuz root=UUID=1 ro{first}
+}}
+submenu 'Advanced options for Debian' {{
+\tmenuentry 'Debian, with Linux 6.1 (recovery mode)' --class debian {{
+\t\tlinux\t/boot/vmlinuz root=UUID=1 ro single console=ttyS0{recovery}
+\t}}
+\tmenuentry 'Debian, with Linux 6.0' --class debian {{
+\t\tlinux\t/boot/vmlinuz root=UUID=1 ro{second}
+\t}}
+}}
+"""
+
+
+def grub(default: str = "0", first: str = "", recovery: str = "", second: str = "") -> bytes:
+    return GRUB.format(default=default, first=first, recovery=recovery, second=second).encode()
+
+
 CLEAN: dict[str, bytes] = {
     "etc/passwd": b"root:x:0:0:root:/root:/bin/bash\nadmin:x:1000:1000::/home/admin:/bin/bash\n",
     "etc/shadow": b"root:*:19000:0:99999:7:::\nadmin:!:19000:0:99999:7:::\n",
@@ -80,7 +99,7 @@ CLEAN: dict[str, bytes] = {
     f"boot/initrd.img-{KERNEL}": cpio({"kernel/x86/microcode/x.bin": b"code"})
     + bytes(64)
     + gzip.compress(cpio({"usr/bin/true": PACKAGED["usr/bin/true"], "conf/arch.conf": b"DPKG_ARCH=amd64\n"})),
-    "boot/grub/grub.cfg": b"linux /boot/vmlinuz root=UUID=1 ro\n",
+    "boot/grub/grub.cfg": grub(),
     "var/lib/dpkg/info/good.list": b"/.\n",
     "var/lib/dpkg/info/good.postinst": b"#!/bin/sh\n",
 }
@@ -154,6 +173,10 @@ PLANTS = (
     Plant("V09", "boot/initrd.img-cut", cpio({"init": b"x"})[:-150]),
     Plant("V09", "boot/grub/i386-pc/eve.mod", ELF + b"eve"),
     Plant("V09", "boot/grub/grub.cfg", b"linux /boot/vmlinuz ro init=/usr/local/sbin/eve\n"),
+    Plant("V09", "boot/grub/grub.cfg", grub(default="1>0")),
+    Plant("V09", "boot/grub/grub.cfg", grub(first=" single ")),
+    Plant("V09", "boot/grub/grub.cfg", grub(second=" single ")),
+    Plant("V09", "boot/grub/grub.cfg", grub(recovery=" init=/usr/local/sbin/eve")),
 )
 
 
@@ -304,6 +327,7 @@ CHANGES = {
     "home/admin/.profile": b"alias ls=rm\n",
 }
 EXPLAINED = {
+    "etc/audit/audit.rules.prev": b"-D\n",
     "etc/passwd": CLEAN["etc/passwd"] + b"alice:x:1001:1001::/home/alice:/bin/bash\n",
     "etc/sudoers.d/10-ours": CLEAN["etc/sudoers.d/10-ours"],
     "var/lib/thing/state": b"1",
@@ -317,7 +341,8 @@ EXPLAINED = {
 def test_every_change_of_the_base_is_explained_or_found(clean: Path, tmp_path: Path) -> None:
     changes = tuple(Plant("V10", path, content) for path, content in {**CHANGES, **EXPLAINED}.items())
     strange_link = Plant("", "usr/bin/wall", b"", link="/srv/site/run")
-    disk = Small(tmp_path, (*changes, strange_link)).make()
+    newest = Plant("", "initrd.img", b"", link="/boot/initrd.img-new")
+    disk = Small(tmp_path, (*changes, strange_link, newest)).make()
     with RawFile(disk) as source, RawFile(clean) as before:
         allowed = Allowed(kept_files=("/srv/site",))
         results, findings = prove_back_doors(Locator(source), allowed, WRITTEN, Locator(before))
