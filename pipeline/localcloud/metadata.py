@@ -9,6 +9,7 @@ packet's TTL is not to be seen here. The tree does not hold it either; the API s
 import atexit
 import http.server
 import json
+import os
 import secrets
 import shutil
 import socketserver
@@ -375,6 +376,12 @@ class InstanceServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer)
         """Let a connection that broke be: the guest asks again."""
 
 
+def remove_directory(directory: Path, process: int) -> None:
+    """Remove the directory of a process, in that process: a copy of it that ends takes nothing away."""
+    if os.getpid() == process:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 class MetadataServer:
     """The metadata services of all instances of one cloud: a unix socket for each, in the directory.
 
@@ -387,7 +394,7 @@ class MetadataServer:
         self.directory = directory
         if len(str(directory)) + 24 > LONGEST_SOCKET_PATH:
             self.directory = Path(tempfile.mkdtemp(prefix="assay-metadata-"))
-            atexit.register(shutil.rmtree, self.directory, ignore_errors=True)
+            atexit.register(remove_directory, self.directory, os.getpid())
         self.authority = authority
         self._servers: dict[str, tuple[InstanceServer, Path]] = {}
         self._lock = threading.Lock()
