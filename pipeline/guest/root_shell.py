@@ -6,6 +6,7 @@ whole batch has ended, so that standard output, standard error and exit status n
 knows ends each of them: that costs no process, and processes are what costs on a slow guest.
 """
 
+import re
 import secrets
 import shlex
 import time
@@ -20,6 +21,8 @@ from pipeline.guest.program import visible
 DEADLINE_SECONDS = 300.0
 ANSWER = b"0 -\n"
 """Asks for what the commands before it left."""
+END = re.compile(rb"(?P<nonce>\S+) (?P<status>\d+) (?P<began>\d+\.\d+) (?P<ended>\d+\.\d+)")
+"""The last line of an answer; times are seconds since the boot."""
 BATCH_BYTES = 512 * 1024
 """Commands sent in one go. Both windows of an ssh channel hold more, so that neither side waits for the other."""
 
@@ -135,14 +138,10 @@ class RootShell:
     def read_output(self, mark: bytes, ends: float) -> Output:
         """Return what one command left."""
         stdout, stderr = (to_text(self.read_until(mark, ends)) for _ in range(2))
-        words = self.read_until(b"\n", ends).split()
-        try:
-            nonce, status, began, ended = words
-            if nonce != self.nonce:
-                raise ValueError
-            return Output(int(status), stdout, stderr, float(ended) - float(began))
-        except ValueError as error:
-            raise self.lose("its answer is no answer") from error
+        end = END.fullmatch(self.read_until(b"\n", ends))
+        if end is None or end["nonce"] != self.nonce:
+            raise self.lose("its answer is no answer")
+        return Output(int(end["status"]), stdout, stderr, float(end["ended"]) - float(end["began"]))
 
     def read_until(self, end: bytes, ends: float) -> bytes:
         """Return what comes before the end that is given; the end itself is dropped."""

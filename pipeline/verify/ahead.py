@@ -221,12 +221,13 @@ def split(commands: Sequence[Asked], shells: int) -> Iterator[Sequence[Asked]]:
     """Return batches, large ones first: few round trips, and yet all shells end at about the same time."""
     left = sum(map(work, commands))
     batch: list[Asked] = []
+    taken = 0.0
     for asked in commands:
         batch.append(asked)
-        taken = sum(map(work, batch))
+        taken += work(asked)
         if taken >= max(BATCH_SECONDS, left / (2 * shells)):
             yield batch
-            batch, left = [], left - taken
+            batch, left, taken = [], left - taken, 0.0
     if batch:
         yield batch
 

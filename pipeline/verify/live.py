@@ -107,7 +107,6 @@ class Checks:
                 self.process.wait(idle_seconds)
             except (TimeoutError, subprocess.TimeoutExpired):
                 proof.ended = f"nothing was heard from the checks for {idle_seconds:.0f} s"
-                end(self.process)
         proof.ended = proof.ended or f"the checks' process ended with status {self.process.returncode}"
         settle(proof, self.own)
         write_summary(self.folder / "summary.json", proof, ahead)
@@ -150,14 +149,9 @@ def start_checks(
         try:
             yield Checks(layer, spec, place, paths, own, process, Wire(ours))
         finally:
-            end(process)
-
-
-def end(process: "subprocess.Popen[bytes]") -> None:
-    """End the checks' process and all that it started, if it runs."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def command_line(layer: Layer, place: Path, paths: Sequence[Path]) -> list[str]:

@@ -150,3 +150,38 @@ def test_a_batch_never_fills_the_channel() -> None:
 
 def test_a_frame_tells_its_lines() -> None:
     assert frame("a\n\nb", b"mark") == b"3 mark\na\n\nb\n"
+
+
+class Forged:
+    """A stream whose answers all end with the same words."""
+
+    def __init__(self, end: bytes) -> None:
+        self.end, self.said = end, b"abc ready\n"
+
+    def write(self, data: bytes, ends: float) -> None:
+        mark = data.split()[1]
+        self.said = b"out" + mark + mark + self.end + b"\n"
+
+    def read(self, ends: float) -> bytes:
+        said, self.said = self.said, b""
+        return said
+
+    def close(self) -> None:
+        pass
+
+    def complaint(self) -> str:
+        return ""
+
+
+def test_an_answer_says_how_it_ended_and_how_long_it_took():
+    answer = RootShell(Forged(b"abc 3 10.25 11.75"), "abc").run("true")
+    assert (answer, answer.seconds) == (Output(3, "out", ""), 1.5)
+
+
+@pytest.mark.parametrize(
+    "end", [b"abc 0", b"abd 0 1.00 2.00", b"abc -1 1.00 2.00", b"abc 0 nan 2.00", b"abc 0 1.00 2.00 3.00", b""]
+)
+def test_an_answer_that_is_none_ends_the_shell(end):
+    shell = RootShell(Forged(end), "abc")
+    with pytest.raises(GuestUnreachable, match="its answer is no answer"):
+        shell.run("true")
