@@ -1,6 +1,6 @@
 """A paid image on real guests: hardened as `strict` says, booted three times, shared without root for its customer.
 
-The application is cron. That it is held back elsewhere is tested in tests/harden/test_product_guard.py.
+The application is cron. What else the guard holds back is tested in tests/harden/test_product_guard.py.
 """
 
 import json
@@ -48,6 +48,13 @@ PLANTED = {
 }
 """What breaks H16, H30 and H31 on a running instance, and the check that finds it."""
 FAILED_UNIT = "systemd-run --quiet --wait --unit=planted false || true"
+FORGERIES = {
+    f"cp {FOLDER}/*.pem /root/region.pem; openssl req -x509 -newkey rsa:2048 -nodes -keyout /dev/null -subj /CN=forger "
+    f"-days 9 -out $(ls {FOLDER}/*.pem)": "the signature of the identity document is wrong",
+    f"mv /root/region.pem $(ls {FOLDER}/*.pem); echo i-0123456789abcdef0 >/run/board; "
+    "mount --bind /run/board /sys/class/dmi/id/board_asset_tag": "this machine is another instance",
+}
+"""What makes an instance another one than was paid for, in this order, and what the guard says."""
 NOT_PLANTED_THERE = {
     "metadata::product_codes",  # its spec sells another one too
     "metadata::a_token_is_required",  # the instance is told to answer without
@@ -174,6 +181,14 @@ class Customer:
             if can_log_in(way, account, key, self.host_keys)
         }
 
+    def start_again(self, script: str = ":") -> tuple[str, str]:
+        """Run a script as root and start the guard again; return the states of guard and application then."""
+        with self.shell("vendor", self.vendor.key) as shell:
+            ran = shell.run(script)
+            assert ran.exit_status == 0, ran.stderr
+            shell.run(f"systemctl restart {UNIT}; systemctl start cron.service")
+        return self.states()
+
     def boot_id(self) -> str:
         """Return what names this boot."""
         with self.shell("vendor", self.vendor.key) as shell:
@@ -267,8 +282,16 @@ def test_the_application_runs_where_it_was_paid_for_and_each_user_gets_in(
         assert f"product code guard: passed: {customer.instance_id} carries {CODE}" in customer.console()
         assert customer.who_gets_in() == GET_IN
         first_boot = customer.boot_id()
+        vendor.set_codes(customer.instance_id, [])
         customer.stop_and_start()
-        assert customer.states() == ("active", "active")
-        assert customer.who_gets_in() == GET_IN
+        assert customer.states() == ("failed", "inactive")
+        assert "product code guard: held back: this instance has no product code" in customer.console()
+        assert customer.who_gets_in() == GET_IN, "the application is held back, not its user"
+        vendor.set_codes(customer.instance_id, [CODE])
+        assert customer.start_again() == ("active", "active")
+        for forgery, reason in FORGERIES.items():
+            assert customer.start_again(forgery) == ("failed", "inactive")
+            assert f"product code guard: held back: {reason}" in customer.console()
+        assert customer.start_again("umount /sys/class/dmi/id/board_asset_tag") == ("active", "active")
         vendor.ec2.modify_instance_metadata_options(InstanceId=customer.instance_id, HttpTokens="optional")
         assert customer.broken(first_boot, tmp_path / "checks") == {*PLANTED.values(), *NOT_PLANTED_THERE}

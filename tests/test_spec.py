@@ -284,6 +284,21 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
         "network.connect",
         "an endpoint that exists",
     ),
+    "a session on the local cloud": (
+        {"cloud": "local", "network": {"connect": "session-manager"}, "instance": {"profile": "build"}},
+        "network.connect",
+        "a bastion that is made",
+    ),
+    "somebody's bastion before the local cloud": (
+        {"cloud": "local", "network": {"connect": "bastion", "bastion": BASTION, "ssh_from": ["172.31.0.0/24"]}},
+        "network.connect",
+        "a bastion that is made",
+    ),
+    "a network that the local cloud does not serve": (
+        {"cloud": "local", "network": {"create": {"cidr": "10.9.0.0/24"}}},
+        "network.create.cidr",
+        "128.0.0.0/1",
+    ),
     "a scan through a tunnel": (
         {"network": {"connect": "session-manager", "scan_ports": True}, "instance": {"profile": "build"}},
         "network.scan_ports",
@@ -443,6 +458,8 @@ def test_fault_is_named_with_line_and_path(title: str, tmp_path: Path) -> None:
         user(sudo={"who": "ops", "why": "on call"}),
         {"image": {"launch_user": None}, "users": [USER]},
         {"network": {"ssh_from": ["203.0.113.7/32", "2001:db8::/48"]}},
+        {"cloud": "local", "network": {"create": {"nat": "instance"}, "address": "private", "connect": "bastion"}},
+        {"network": {"create": {"cidr": "10.9.0.0/24"}, "address": "private", "connect": "bastion"}},
         {"base_image": {"filter": REMOVED, "id": "ami-0123456789abcdef0", "owner": "136693071363"}},
         {"share": {"accounts": ["012345678901"], "organizations": [ORGANIZATION], "organizational_units": [UNIT]}},
         {"share": {"product_codes": [CODE, "774F4FF8"]}},

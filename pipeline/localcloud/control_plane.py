@@ -227,14 +227,18 @@ def changes_state(service: str, action: str) -> bool:
 
 
 def set_product_codes(identity: str, codes: list[str]) -> None:
-    """Give an image, a snapshot or a volume product codes. Raises Refused for an unknown id."""
+    """Give an image, a snapshot, a volume or an instance product codes. Raises Refused for an unknown id."""
     for backend in all_backends():
+        instance = cast(LocalInstance | None, backend.get_instance_by_id(identity))
+        if instance is not None:
+            instance.set_codes(codes)
+            return
         holders: tuple[dict[str, Any], ...] = (backend.images, backend.own_snapshots, backend.volumes)
         for holder in holders:
             if identity in holder:
                 holder[identity].product_codes = codes
                 return
-    raise Refused("InvalidParameterValue", f"{identity} is neither an image nor a snapshot nor a volume")
+    raise Refused("InvalidParameterValue", f"{identity} is neither an image nor a snapshot, a volume or an instance")
 
 
 def inventory() -> dict[str, Any]:

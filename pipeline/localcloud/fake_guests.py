@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.localcloud.guests import Guest, GuestFailed, GuestSettings
 from pipeline.localcloud.metadata import InstanceView, MetadataServer
+from pipeline.localcloud.wire import Plug
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f root@fake"
 CONSOLE = f"""Linux version 0.0-fake
@@ -35,8 +36,9 @@ class FakeGuest(Guest):
         instance_view: Callable[[], InstanceView],
         on_exit: Callable[[], None],
         metadata: MetadataServer,
+        plug: Plug,
     ) -> None:
-        super().__init__(settings, directory, instance_view, on_exit, metadata)
+        super().__init__(settings, directory, instance_view, on_exit, metadata, plug)
         self._on = False
 
     @property

@@ -32,6 +32,7 @@ from pipeline.localcloud.network import (
 )
 from pipeline.localcloud.qmp import Monitor, MonitorFailed
 from pipeline.localcloud.traffic import PACKET_BYTES
+from pipeline.localcloud.wire import Plug
 
 Accelerator = Literal["kvm", "tcg"]
 
@@ -84,8 +85,9 @@ class Guest:
         instance_view: Callable[[], InstanceView],
         on_exit: Callable[[], None],
         metadata: MetadataServer,
+        plug: Plug,
     ) -> None:
-        self.settings, self.directory = settings, directory
+        self.settings, self.directory, self.plug = settings, directory, plug
         self.instance_view, self.on_exit, self.metadata = instance_view, on_exit, metadata
         self._process: subprocess.Popen[bytes] | None = None
         self._monitor: Monitor | None = None
@@ -113,14 +115,19 @@ class Guest:
             socket_path = self.metadata.serve(self.settings.instance_id, self.instance_view)
             ours, theirs = socket.socketpair()
             try:
-                with theirs:
-                    self._launch(self._command(socket_path, theirs.fileno()), theirs.fileno())
+                with contextlib.ExitStack() as ends:
+                    ends.enter_context(theirs)
+                    channels = {name: ends.enter_context(end).fileno() for name, end in self.plug.open().items()}
+                    self._launch(
+                        self._command(socket_path, theirs.fileno(), channels), (theirs.fileno(), *channels.values())
+                    )
                 self._monitor = Monitor(ours, self._take_event)
                 self._monitor.execute("qmp_capabilities", deadline_seconds=START_SECONDS)
                 self._ready = True
             except (OSError, MonitorFailed, AddressRefused) as error:
                 self.destroy()
                 ours.close()
+                self.plug.close()
                 self.metadata.close(self.settings.instance_id)
                 raise GuestFailed(f"{self.settings.instance_id}: {self._said() or error}") from error
 
@@ -233,7 +240,7 @@ class Guest:
             if not path.exists() or not path.stat().st_mode & 0o200:
                 raise GuestFailed(f"{self.settings.instance_id}: {path} is not {volume_id}'s file any more")
 
-    def _launch(self, command: list[str], descriptor: int) -> None:
+    def _launch(self, command: list[str], descriptors: tuple[int, ...]) -> None:
         """Start QEMU, and the thread that waits for its end. setpriv ends QEMU when that thread's process ends."""
         started: threading.Event = threading.Event()
         failures: list[OSError] = []
@@ -243,7 +250,7 @@ class Guest:
             try:
                 with (self.directory / "qemu.log").open("wb") as log:
                     self._process = subprocess.Popen(
-                        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(descriptor,)
+                        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=descriptors
                     )
             except OSError as error:
                 failures.append(error)
@@ -263,6 +270,7 @@ class Guest:
     def _clean_up(self) -> None:
         if self._monitor is not None:
             self._monitor.close()
+        self.plug.close()
         self.metadata.close(self.settings.instance_id)
         self._exited.set()
         if self._ready:
@@ -325,7 +333,7 @@ class Guest:
                 return
         raise TimeoutError(f"{self.settings.instance_id} does not answer at port {port}")
 
-    def _command(self, metadata_socket: Path, descriptor: int) -> list[str]:
+    def _command(self, metadata_socket: Path, descriptor: int, channels: dict[str, int]) -> list[str]:
         settings = self.settings
         machine_id = instance_uuid(settings.instance_id)
         smbios = f"manufacturer=Amazon EC2,product={settings.instance_type},uuid={machine_id},serial={machine_id}"
@@ -334,12 +342,14 @@ class Guest:
             *("setpriv", "--pdeathsig", "KILL", QEMU, "-accel", *accelerate, "-machine", "pc", "-nodefaults"),
             *("-name", settings.instance_id, "-smp", str(settings.processors), "-m", str(settings.memory_mib)),
             *("-uuid", machine_id, "-smbios", "type=0,vendor=Amazon EC2", "-smbios", f"type=1,{smbios}"),
+            *("-smbios", f"type=2,asset={settings.instance_id}"),  # as the boards of Nitro say it
             *("-action", "shutdown=pause,panic=none", "-display", "none", "-vga", "std"),
             *("-chardev", f"socket,id=qmp,fd={descriptor}", "-mon", "chardev=qmp,mode=control"),
             *("-chardev", f"file,id=console,path={escape(self.directory / 'console.log')},append=on"),
             *("-serial", "chardev:console", "-device", "virtio-rng-pci"),
             *("-netdev", network_option(settings, metadata_socket)),
             *("-device", f"virtio-net-pci,netdev=net0,mac={settings.mac},romfile="),
+            *wire_options(channels),
             *("-object", f"filter-dump,id=capture,netdev=net0,maxlen={PACKET_BYTES},file={escape(self.capture)}"),
             *self._firmware_options(),
             *(option for index, disk in enumerate(settings.disks) for option in disk_options(index, disk)),
@@ -371,6 +381,23 @@ def network_option(settings: GuestSettings, metadata_socket: Path) -> str:
         "guestfwd": f"tcp:{METADATA_ADDRESS}:80-cmd:{relay}",
     }
     return ",".join(["user", *(f"{name}={escape(value)}" for name, value in options.items())])
+
+
+def wire_options(channels: dict[str, int]) -> list[str]:
+    """Return what takes the guest's frames out of QEMU, and puts them in: before its user network, or its card.
+
+    A frame of the guest's meets the filter first that was made last: so it is captured, then sent, and what goes on
+    does not meet those again. To the guest it is the other way round.
+    """
+    queues = {"onward": "rx,indev", "arriving": "tx,indev", "sent": "rx,outdev"}
+    return [
+        option
+        for name, queue in queues.items()
+        for option in (
+            *("-chardev", f"socket,id={name},fd={channels[name]}"),
+            *("-object", f"filter-redirector,id=wire-{name},netdev=net0,queue={queue}={name}"),
+        )
+    ]
 
 
 def disk_options(index: int, disk: tuple[str, str, Path]) -> list[str]:

@@ -8,7 +8,7 @@ little of it, so these are ours, and moto's are not used.
 
 import datetime
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -84,9 +84,9 @@ def iso_time(moment: datetime.datetime | None) -> str | None:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.000Z") if moment else None
 
 
-def image_codes(image: Image) -> list[dict[str, str]]:
+def describe_codes(codes: Iterable[str]) -> list[dict[str, str]]:
     """Return product codes as the API lists them."""
-    return [{"ProductCodeId": code, "ProductCodeType": "marketplace"} for code in image.product_codes]
+    return [{"ProductCodeId": code, "ProductCodeType": "marketplace"} for code in codes]
 
 
 def describe_image(image: Image, tags: dict[str, str], *, allowed: bool | None) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def describe_image(image: Image, tags: dict[str, str], *, allowed: bool | None) 
         "RamdiskId": image.ramdisk_id,
         "PlatformDetails": "Linux/UNIX",
         "UsageOperation": "RunInstances",
-        "ProductCodes": image_codes(image),
+        "ProductCodes": describe_codes(image.product_codes),
         "CreationDate": image.creation_date,
         "DeprecationTime": iso_time(image.deprecation_time),
         "DeregistrationProtection": image.protection,
@@ -615,7 +615,7 @@ class ImageHandlers(VolumeHandlers):
         if attribute == "launchPermission":
             answer["LaunchPermissions"] = image.permissions
         elif attribute == "productCodes":
-            answer["ProductCodes"] = image_codes(image)
+            answer["ProductCodes"] = describe_codes(image.product_codes)
         elif attribute == "blockDeviceMapping":
             raise Refused("AuthFailure", "Unauthorized attempt to access restricted resource")
         elif attribute in values:

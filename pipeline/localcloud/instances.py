@@ -31,7 +31,7 @@ from moto.ec2.models.instances import (
 from moto.ec2.utils import parse_user_data, random_ami_id
 
 from pipeline.localcloud.guests import Guest, GuestFailed, GuestSettings
-from pipeline.localcloud.images import Image, ImageBackend, ImageHandlers, Mapping, image_codes
+from pipeline.localcloud.images import Image, ImageBackend, ImageHandlers, Mapping, describe_codes
 from pipeline.localcloud.listing import passes, take_page
 from pipeline.localcloud.machines import Reach
 from pipeline.localcloud.metadata import InstanceView
@@ -69,6 +69,11 @@ class LocalInstance(Instance):
     def public_dns_name(self) -> str:
         """Return no name: none would resolve to an address of this host."""
         return ""
+
+    def set_codes(self, codes: Iterable[str]) -> None:
+        """Let the instance have these product codes, and no other."""
+        self.codes = list(codes)
+        self.product_codes = cast(list[str], describe_codes(self.codes))
 
 
 FILTERS: dict[str, Callable[[LocalInstance], Any]] = {
@@ -278,8 +283,7 @@ class LocalInstanceBackend(ImageBackend):
             image.boot_mode,
             firmware(image, instance.instance_type),
         )
-        instance.codes = list(image.product_codes)
-        instance.product_codes = cast(list[str], image_codes(image))
+        instance.set_codes(image.product_codes)
         instance.image_record = {"Name": image.name, "CreationDate": image.creation_date, "OwnerId": image.owner_id}
         instance.kernel_id = image.kernel_id or ""
         if image.imds_support == "v2.0":
@@ -321,10 +325,16 @@ class LocalInstanceBackend(ImageBackend):
 
     def start_machine(self, instance: LocalInstance, settings: GuestSettings) -> None:
         """Start the guest of an instance."""
-        reach = Reach(lambda port, source: self.may_connect(instance, port, source), lambda: self.open_ports(instance))
         self.machines.start(
-            settings, lambda: self.view(instance), lambda guest: self.after_exit(instance, guest), reach
+            settings,
+            lambda: self.view(instance),
+            lambda guest: self.after_exit(instance, guest),
+            self.reach(instance),
         )
+
+    def reach(self, instance: LocalInstance) -> Reach:
+        """Return what is asked about an instance at each connection."""
+        return Reach(lambda port, source: self.may_connect(instance, port, source), lambda: self.open_ports(instance))
 
     def fail_boot(self, instance: LocalInstance, message: str) -> None:
         """Terminate an instance whose machine did not start, and say why."""
@@ -497,13 +507,11 @@ class LocalInstanceBackend(ImageBackend):
 
     def rules(self, instance: LocalInstance) -> list[Any]:
         """Return the ingress rules of the groups of an instance."""
-        groups = list(instance.nics[0].group_set) if instance.nics else list(instance.security_groups)
-        return [rule for group in groups for rule in group.ingress_rules]
+        return [rule for group in groups_of(instance) for rule in group.ingress_rules]
 
     def lets_out(self, instance: LocalInstance) -> bool:
         """Tell whether the security groups let an instance reach anything: a guest goes out, or it does not."""
-        groups = list(instance.nics[0].group_set) if instance.nics else list(instance.security_groups)
-        return any(group.egress_rules for group in groups)
+        return any(group.egress_rules for group in groups_of(instance))
 
     def may_connect(self, instance: LocalInstance, port: int, source: str) -> bool:
         """Tell whether the security groups let an address connect to a port now."""
@@ -680,6 +688,11 @@ class LocalInstanceBackend(ImageBackend):
                     self.start_machine(instance, self.guest_settings(instance))
                 except (GuestFailed, OSError, KeyError) as error:
                     self.fail_boot(instance, str(error))
+
+
+def groups_of(instance: LocalInstance) -> list[Any]:
+    """Return the security groups of an instance."""
+    return list(instance.nics[0].group_set) if instance.nics else list(instance.security_groups)
 
 
 def rule_admits(rule: Any, port: int, source: str) -> bool:

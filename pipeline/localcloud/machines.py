@@ -6,7 +6,7 @@ One lock for each instance orders what is done to its machine; a machine's exit 
 import shutil
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from pipeline.localcloud.guests import Guest, GuestSettings
 from pipeline.localcloud.metadata import InstanceView, MetadataServer
 from pipeline.localcloud.network import AddressPlan, PortProxy
 from pipeline.localcloud.traffic import Flow, find_flows
+from pipeline.localcloud.wire import Plug, Steering, Wire
 
 SHUT_DOWN_SECONDS = 120.0
 
@@ -30,16 +31,18 @@ class GuestFactory(Protocol):
         instance_view: Callable[[], InstanceView],
         on_exit: Callable[[], None],
         metadata: MetadataServer,
+        plug: Plug,
     ) -> Guest:
         """Return a guest that has not been started."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What the security groups say of an instance, asked at each connection."""
+    """What security groups and routes say of an instance, asked at each connection."""
 
     may_connect: Callable[[int, str], bool]
     ports: Callable[[], Iterable[int]]
+    steering: Steering = field(default_factory=Steering)
 
 
 class Machines:
@@ -50,11 +53,13 @@ class Machines:
         self.authority = Authority(home / "authority")
         self.metadata = MetadataServer(home / "metadata", self.authority)
         self.addresses = AddressPlan()
+        self.wire = Wire()
         self.egress = egress
         self._directory = home / "instances"
         self._make_guest = make_guest
         self._guests: dict[str, Guest] = {}
         self._proxies: dict[str, PortProxy] = {}
+        self._reaches: dict[str, Reach] = {}
         self._locks: dict[str, threading.RLock] = {}
         self._lock = threading.Lock()
 
@@ -78,7 +83,10 @@ class Machines:
         """Start the machine and open the way to it. `on_exit` is told which guest ended. Raises GuestFailed."""
         instance_id = settings.instance_id
         made: list[Guest] = []
-        guest = self._make_guest(settings, self._directory / instance_id, view, lambda: on_exit(made[0]), self.metadata)
+        plug = self.wire.plug_in(instance_id, settings.mac, reach.steering)
+        guest = self._make_guest(
+            settings, self._directory / instance_id, view, lambda: on_exit(made[0]), self.metadata, plug
+        )
         made.append(guest)
         self._guests[instance_id] = guest
         try:
@@ -86,9 +94,15 @@ class Machines:
         except BaseException:
             del self._guests[instance_id]
             raise
+        self._reaches[instance_id] = reach
+        self.open_proxy(instance_id, settings.public_address)
+
+    def open_proxy(self, instance_id: str, public_address: str) -> None:
+        """Let a running machine be reached at this public address, and no other one; nowhere where it is empty."""
         self.close_proxy(instance_id)
-        if settings.public_address:
-            self._proxies[instance_id] = PortProxy(settings.public_address, guest.dial, reach.may_connect, reach.ports)
+        guest, reach = self.running(instance_id), self._reaches.get(instance_id)
+        if public_address and guest and reach:
+            self._proxies[instance_id] = PortProxy(public_address, guest.dial, reach.may_connect, reach.ports)
 
     def is_current(self, instance_id: str, guest: Guest) -> bool:
         """Tell whether this is the guest that the instance has now, and not one of before a restart of it."""
@@ -150,6 +164,7 @@ class Machines:
         """Drop what is left of a machine that is off; its console stays readable on disk."""
         self.close_proxy(instance_id)
         self._guests.pop(instance_id, None)
+        self._reaches.pop(instance_id, None)
 
     def discard(self, instance_id: str) -> None:
         """Remove what is left on disk of a machine that nobody asks for any more."""

@@ -163,7 +163,7 @@ class Application:
         return {"flows": [flow.describe() for flow in self.cloud.machines.traffic(str(asked["id"]))]}
 
     def set_product_codes(self, asked: dict[str, Any]) -> None:
-        """Give an image, a snapshot or a volume product codes, as AWS Marketplace does: the API cannot."""
+        """Give an image, a snapshot, a volume or an instance product codes, as Marketplace does: the API cannot."""
         with self.cloud.changing():
             control_plane.set_product_codes(asked["id"], [str(code) for code in asked["codes"]])
 

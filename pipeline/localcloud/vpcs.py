@@ -1,8 +1,7 @@
 """VPCs: what hangs on what, and what is refused while it does.
 
 moto has the calls. It lets things go that others use, keeps associations of what is gone, and ignores filters on tags
-of NAT gateways. Packets follow nothing of it: a guest is reached through its security groups' rules, and goes out where
-they let anything out.
+of NAT gateways. routing.py says which way packets go.
 """
 
 # ruff: noqa: ANN401 -- moto's parameters and answers have no types
@@ -12,9 +11,10 @@ from typing import Any
 
 from moto.core.responses import ActionResult
 
-from pipeline.localcloud.instances import InstanceHandlers, LocalInstance, LocalInstanceBackend
+from pipeline.localcloud.instances import InstanceHandlers, LocalInstance
 from pipeline.localcloud.listing import passes
 from pipeline.localcloud.refusals import Refused, required
+from pipeline.localcloud.routing import RoutingBackend
 
 NAT_FILTERS: dict[str, Callable[[Any], Any]] = {
     "nat-gateway-id": lambda gateway: gateway.id,
@@ -29,7 +29,7 @@ def in_use(identity: str) -> Refused:
     return Refused("DependencyViolation", f"{identity} has dependencies and cannot be deleted.")
 
 
-class VpcBackend(LocalInstanceBackend):
+class VpcBackend(RoutingBackend):
     """The networks of one account in one region."""
 
     def delete_subnet(self, subnet_id: str) -> Any:

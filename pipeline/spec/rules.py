@@ -214,6 +214,8 @@ def keep_the_build_inside(data: object, folder: Path) -> Iterator[tuple[Place, s
 
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+LOCAL_NETWORKS = ipaddress.IPv4Network("128.0.0.0/1")
+"""What QEMU's user network can serve beside the metadata address."""
 
 
 def _parse_network(text: object) -> Network | None:
@@ -241,6 +243,9 @@ def make_one_network(data: object, folder: Path) -> Iterator[tuple[Place, str]]:
             yield ("network", "bastion"), "is outside of the network that is made: leave it out, one is made in it"
         if value_at(data, "network", "connect") == "instance-connect":
             yield ("network", "connect"), "needs an endpoint that exists: name network.subnet_id instead of create"
+        cidr = _parse_network(value_at(data, "network", "create", "cidr"))
+        if value_at(data, "cloud") == "local" and cidr and not _is_inside(cidr, LOCAL_NETWORKS):
+            yield ("network", "create", "cidr"), f"must be in {LOCAL_NETWORKS} on the local cloud (pipeline/README.md)"
     if "security_group_ids" in given and value_at(data, "network", "egress") is not None:
         yield ("network", "egress"), "is for the build's own security group: those given are yours (A03)"
 
@@ -267,8 +272,8 @@ def reach_the_instance(data: object, folder: Path) -> Iterator[tuple[Place, str]
     caller = value_at(data, "network", "ssh_from", default="caller") == "caller"
     if from_elsewhere and caller and not items_at(data, "network", "security_group_ids"):
         yield ("network", "ssh_from"), f"is the caller, but ssh comes from the {connect}: name the network it is in"
-    if connect != "direct" and value_at(data, "cloud") == "local":
-        yield ("network", "connect"), "the local cloud's guests are reached directly only"
+    if value_at(data, "cloud") == "local" and not (connect == "direct" or (connect == "bastion" and made)):
+        yield ("network", "connect"), "on the local cloud must be direct, or lead through a bastion that is made"
 
 
 def let_updates_through(data: object, folder: Path) -> Iterator[tuple[Place, str]]:

@@ -316,7 +316,7 @@ NETWORK_ROWS = [
         "CreateRoute",
         "P",
         lambda w: w.ec2.create_route(RouteTableId=w["table"], DestinationCidrBlock="0.0.0.0/0", GatewayId=w["gateway"]),
-        "kept, and not followed",
+        "followed by guests without a public address: to a NAT gateway or a NAT instance",
     ),
     ec2(
         "CreateNetworkAcl",
@@ -349,7 +349,12 @@ NETWORK_ROWS = [
         lambda w: w.ec2.associate_route_table(RouteTableId=w["table"], SubnetId=w["subnet"])["AssociationId"],
     ),
     ec2("ReplaceNetworkAclAssociation", "P", replace_acl),
-    ec2("AllocateAddress", "P", lambda w: w.keep("address", w.ec2.allocate_address(Domain="vpc")["AllocationId"])),
+    ec2(
+        "AllocateAddress",
+        "P",
+        lambda w: w.keep("address", w.ec2.allocate_address(Domain="vpc")["AllocationId"]),
+        "an address of 127.0.0.0/8, which leads to the guest that bears it",
+    ),
     ec2(
         "CreateNatGateway",
         "P",
@@ -461,7 +466,7 @@ ROWS = [
         lambda w: w.ec2.revoke_security_group_egress(
             GroupId=w["group"], IpPermissions=[{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
         ),
-        "kept, but guests' egress is all or nothing (`--no-egress`)",
+        "enforced between guests; out to the world it is all or nothing (`--no-egress`)",
     ),
     ec2(
         "RunInstances",

@@ -18,8 +18,10 @@ from pipeline.localcloud.guests import Guest, GuestSettings
 from pipeline.localcloud.metadata import InstanceView, MetadataServer
 from pipeline.localcloud.network import AddressPlan, PortProxy, public_port
 from pipeline.localcloud.traffic import Flow, find_flows
+from pipeline.localcloud.wire import Steering, Wire
 
 KNOCK = "timeout 2 bash -c 'exec 3<>/dev/tcp/198.51.100.7/8443' || true"
+MAC = "02:00:00:00:00:10"
 NO_LOGIN = 255
 """How ssh ends without a login. A guest that boots restarts its server, or has no key yet: that is asked again."""
 
@@ -48,7 +50,8 @@ def test_the_uuid_of_a_machine_begins_with_ec2_and_stays() -> None:
 def test_a_disk_that_a_snapshot_froze_is_refused(tmp_path: Path) -> None:
     frozen = tmp_path / "disk.qcow2"
     frozen.touch(mode=0o400)
-    guest = Guest(settings_for(frozen), tmp_path, view, lambda: None, MetadataServer(tmp_path, Authority(tmp_path)))
+    metadata = MetadataServer(tmp_path, Authority(tmp_path))
+    guest = Guest(settings_for(frozen), tmp_path, view, lambda: None, metadata, Wire().plug_in("i-1", MAC, Steering()))
     with pytest.raises(guests.GuestFailed, match="not vol-1's file any more"):
         guest.start()
     assert not guest.running
@@ -59,7 +62,7 @@ def settings_for(disk: Path, **changes: object) -> GuestSettings:
         instance_id="i-0123456789abcdef0",
         private_address="172.31.0.10",
         public_address="127.9.8.7",
-        mac="02:00:00:00:00:10",
+        mac=MAC,
         processors=2,
         memory_mib=1024,
         boot_mode="legacy-bios",
@@ -77,7 +80,7 @@ def view() -> InstanceView:
         zone="us-east-1a",
         instance_type="t3.small",
         private_address="172.31.0.10",
-        mac="02:00:00:00:00:10",
+        mac=MAC,
         tokens_required=True,
     )
 
@@ -112,6 +115,7 @@ class Machine:
             lambda: self.view,
             lambda: self.exits.append(time.time()),
             metadata,
+            Wire().plug_in(self.view.instance_id, MAC, Steering()),
         )
         self.may_connect = True
         self.proxy = PortProxy(self.address, self.guest.dial, lambda port, source: self.may_connect, lambda: {22})

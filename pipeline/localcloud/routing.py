@@ -1,0 +1,171 @@
+"""Which way packets go: between the instances of a VPC, out of it by the route tables, and what security groups stop.
+
+An instance with a public address goes out by it, one without by the NAT that its subnet's route table names. Security
+groups judge what opens a connection between instances; the way out of the host is all or nothing (`lets_out`), and
+access lists are kept and not enforced. Sources: Amazon VPC User Guide, "Route tables", "NAT instances" and "Security
+group connection tracking".
+"""
+
+# ruff: noqa: ANN401 -- moto's parameters and answers have no types
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, cast
+
+from pipeline.localcloud.instances import LocalInstance, LocalInstanceBackend, groups_of
+from pipeline.localcloud.machines import Reach
+from pipeline.localcloud.network import LINK_LOCAL, gateway_address
+from pipeline.localcloud.traffic import ICMP, NAMES, Packet
+from pipeline.localcloud.wire import OUT, Steering, Way
+
+ALL = "-1"
+
+
+class RoutingBackend(LocalInstanceBackend):
+    """The ways of packets in one account's networks in one region, and the elastic addresses."""
+
+    def reach(self, instance: LocalInstance) -> Reach:
+        """Return what is asked about an instance at each connection, with the ways of its packets."""
+        steering = Steering(
+            lambda address: self.find_neighbour(instance, address), lambda packet: self.choose_way(instance, packet)
+        )
+        return replace(super().reach(instance), steering=steering)
+
+    def find_neighbour(self, instance: LocalInstance, address: str) -> str | None:
+        """Return the other running instance of the same VPC that has a private address."""
+        with self.cloud.lock:
+            found = self.neighbour(instance, address)
+        return found.id if found else None
+
+    def neighbour(self, instance: LocalInstance, address: str) -> LocalInstance | None:
+        """Return an instance's neighbour at an address."""
+        for other in cast(list[LocalInstance], self.all_instances()):
+            if other.state in ("pending", "running") and other.private_ip == address and other.id != instance.id:
+                return other if other.vpc_id == instance.vpc_id else None
+        return None
+
+    def choose_way(self, instance: LocalInstance, packet: Packet) -> Way:
+        """Return where a packet of an instance goes, as routes and security groups are now."""
+        target = IPv4Address(packet.target)
+        if target in LINK_LOCAL or packet.target == gateway_address(str(instance.private_ip)):
+            return OUT  # the network's own: metadata, resolver, router
+        own = packet.source == instance.private_ip
+        if not own and instance.source_dest_check:
+            return None
+        with self.cloud.lock:
+            if target in IPv4Network(self.get_vpc(str(instance.vpc_id)).cidr_block):
+                peer = self.neighbour(instance, packet.target)
+            elif own and instance.public_ip:
+                return OUT
+            else:
+                way = self.way_out(instance, target)
+                peer = None if way in (OUT, None) else self.nat_instance(way)
+                if peer is None:
+                    return OUT if way == OUT else None
+            return peer.id if peer and admits(instance, peer, packet) else None
+
+    def way_out(self, instance: LocalInstance, target: IPv4Address) -> Way:
+        """Return where the routes of an instance's subnet lead a packet that leaves the VPC: the narrowest wins."""
+        routes = [
+            (IPv4Network(route.destination_cidr_block).prefixlen, route)
+            for route in self.routes_of(str(instance.subnet_id), str(instance.vpc_id))
+            if route.destination_cidr_block and target in IPv4Network(route.destination_cidr_block)
+        ]
+        if not routes:
+            return None
+        route = max(routes, key=lambda one: one[0])[1]
+        if route.nat_gateway:
+            return OUT if route.nat_gateway.state == "available" and route.nat_gateway_id in self.nat_gateways else None
+        return cast(Way, route.instance_id)
+
+    def routes_of(self, subnet_id: str, vpc_id: str) -> Iterable[Any]:
+        """Return the routes of a subnet: of its own table, or of the VPC's main one."""
+        tables = [table for table in self.route_tables.values() if table.vpc_id == vpc_id]
+        own = [table for table in tables if subnet_id in table._associations.values()]
+        main = [table for table in tables if table.main_association_id]
+        return [route for table in own or main for route in table.routes]
+
+    def nat_instance(self, instance_id: str) -> LocalInstance | None:
+        """Return an instance that takes packets of others: it runs, and its check of addresses is off."""
+        instance = cast(LocalInstance | None, self.get_instance_by_id(instance_id))
+        return instance if instance and instance.state == "running" and not instance.source_dest_check else None
+
+    def allocate_address(self, domain: str, address: str | None = None, tags: dict[str, str] | None = None) -> Any:
+        """Allocate an elastic address: one of this host's."""
+        return super().allocate_address(domain, address or self.machines.addresses.take(), tags)
+
+    def release_address(self, address: str | None = None, allocation_id: str | None = None) -> None:
+        """Release an elastic address."""
+        (found,) = self.address_by_ip([address]) if address else self.address_by_allocation([allocation_id or ""])
+        super().release_address(address, allocation_id)
+        self.machines.addresses.release(found.public_ip)
+
+    def associate_address(self, instance: LocalInstance | None = None, *others: Any, **options: Any) -> Any:
+        """Give an instance, or an interface, an elastic address in place of the one that it has."""
+        if instance is not None:
+            self.take_address(instance)
+        address = super().associate_address(instance, *others, **options)
+        if instance is not None:
+            self.machines.open_proxy(instance.id, address.public_ip)
+        return address
+
+    def disassociate_address(self, address: str | None = None, association_id: str | None = None) -> None:
+        """Take an elastic address away; an instance that had a public address before gets another one."""
+        (found,) = self.address_by_ip([address]) if address else self.address_by_association([association_id or ""])
+        instance = found.instance
+        super().disassociate_address(address, association_id)
+        if instance is not None:
+            instance.nics[0].public_ip = None
+            if instance.state == "running":
+                self.give_address(instance)
+            self.machines.open_proxy(instance.id, instance.public_ip or "")
+
+    def give_address(self, instance: LocalInstance) -> None:
+        """Give an instance a public address, unless it has an elastic one."""
+        if not self.is_elastic(instance.public_ip):
+            super().give_address(instance)
+
+    def take_address(self, instance: LocalInstance) -> None:
+        """Take the public address, unless it is an elastic one: that stays until it is taken away itself."""
+        if instance.nics and not self.is_elastic(instance.public_ip):
+            super().take_address(instance)
+
+    def is_elastic(self, public_address: str | None) -> bool:
+        """Tell whether an address is an elastic one that is associated."""
+        return any(one.public_ip == public_address and one.association_id for one in self.addresses)
+
+    def recover_instances(self) -> None:
+        """After a restart: elastic addresses are this cloud's still, and stopped instances keep theirs."""
+        super().recover_instances()
+        for address in self.addresses:
+            self.machines.addresses.reserve(address.public_ip)
+            if address.instance is not None and address.instance.nics:
+                address.instance.nics[0].public_ip = address.public_ip
+
+
+def admits(source: LocalInstance, target: LocalInstance, packet: Packet) -> bool:
+    """Tell whether the security groups of both ends let a packet open a connection."""
+    groups, out = groups_of(source), groups_of(target)
+    return any(
+        allows(rule, packet, packet.target, {group.id for group in out})
+        for group in groups
+        for rule in group.egress_rules
+    ) and any(
+        allows(rule, packet, packet.source, {group.id for group in groups})
+        for group in out
+        for rule in group.ingress_rules
+    )
+
+
+def allows(rule: Any, packet: Packet, peer: str, peer_groups: set[str]) -> bool:
+    """Tell whether a rule is about a packet and about the peer, by its address or by a group that it is in."""
+    if rule.ip_protocol not in (ALL, NAMES.get(packet.protocol), str(packet.protocol)):
+        return False
+    if rule.ip_protocol != ALL and packet.protocol != ICMP and rule.from_port is not None:
+        first, last = (int(port) for port in (rule.from_port, rule.to_port))
+        if first != -1 and not first <= packet.ports[1] <= last:
+            return False
+    if rule.cidr_ipv4:
+        return IPv4Address(peer) in IPv4Network(rule.cidr_ipv4, strict=False)
+    return rule.source_group.get("GroupId") in peer_groups

@@ -1,0 +1,178 @@
+"""An image without cloud-init: hardened and scrubbed on one guest, booted as another, which our own units then set up.
+
+H08, H13 and H15 by systemd on a real first boot, and again after a reboot.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.guest.facts import gather_facts
+from pipeline.guest.keys import KeyPair, load_key_file, make_key_pair, read_host_keys
+from pipeline.guest.program import Outcome, compile_program
+from pipeline.guest.shell import DirectConnector, Shell, can_log_in, connect
+from pipeline.guest.step import Step
+from pipeline.harden import first_boot, harden_steps
+from pipeline.localcloud.base_image import default_cache, make_base_image
+from pipeline.localcloud.disks import DiskStore
+from pipeline.localcloud.network import public_port
+from pipeline.report.evidence import Layer, Status
+from pipeline.scrub import power_off_command, scrub_steps
+from pipeline.spec import Spec, load_spec
+from pipeline.spec.public_keys import fingerprint
+from tests.end_to_end import ROOT
+from tests.localcloud.test_guests import Machine, wait_until
+from tests.verify.proving import prove
+
+pytestmark = pytest.mark.end_to_end
+
+BOOT_SECONDS = 900
+USER = "operator"
+"""Nobody whom Debian's image knows: our unit makes the account."""
+WITHOUT = """
+set -e
+printf '[Match]\\nName=e*\\n[Network]\\nDHCP=yes\\n' >/etc/systemd/network/50-dhcp.network
+systemctl --quiet enable systemd-networkd.service
+cloud-init status --wait >/dev/null
+DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge cloud-init >/dev/null
+rm -rf /etc/cloud /var/lib/cloud /run/cloud-init /etc/sudoers.d/90-cloud-init-users /etc/network/interfaces.d/*
+"""
+UNITS = (first_boot.KEYS_UNIT, first_boot.LAUNCH_UNIT, first_boot.UNIT)
+
+
+@dataclass
+class Boot:
+    """A machine, and the way into it."""
+
+    machine: Machine
+    user: str
+
+    @property
+    def console(self) -> str:
+        """What it has printed."""
+        return self.machine.guest.console().decode(errors="replace")
+
+    @property
+    def key(self) -> KeyPair:
+        """The launch key."""
+        return load_key_file(self.machine.key)
+
+    @property
+    def way(self) -> DirectConnector:
+        """Where it answers."""
+        return DirectConnector(self.machine.address, public_port(22, self.machine.proxy.low_ports))
+
+    def wait(self, boots: int = 1) -> tuple[str, ...]:
+        """Wait until it has shown its host keys, and return them."""
+        wait_until(lambda: self.console.count("-----END SSH HOST KEY KEYS-----") >= boots, self.machine.guest)
+        return read_host_keys(self.console)
+
+    def log_in(self) -> Shell:
+        """Return a session, once it lets us in."""
+        return connect(self.way, self.user, self.key, self.wait(), BOOT_SECONDS)
+
+
+@dataclass
+class Images:
+    """The guest that was made an image of, as far as it matters, and the one that boots from it."""
+
+    wanted: Spec
+    build_key: KeyPair
+    expectations: dict[str, str]
+    boot: Boot
+
+
+def perform(shell: Shell, steps: tuple[Step, ...]) -> None:
+    """Run steps; all must succeed."""
+    results = list(shell.run_program(compile_program(steps)))
+    assert [f"{one.step.title}: {one.output}" for one in results if one.outcome is Outcome.FAILED] == []
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
+    folder, later = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("consumer")
+    default = load_spec(ROOT / "specs" / "debian-12-local.yaml")
+    wanted = default.model_copy(update={"image": default.image.model_copy(update={"launch_user": USER})})
+    base = make_base_image("bookworm", default_cache(), print)
+    disks = DiskStore(folder / "disks")
+    disks.import_snapshot("snap-base", base.path, base.size_gib)
+    disks.create_volume("vol-1", base.size_gib, "snap-base")
+    build = Boot(Machine(folder, disks, "vol-1"), "admin")
+    try:
+        host_keys, shell = build.wait(), build.log_in()
+        removed = shell.run(WITHOUT, deadline_seconds=BOOT_SECONDS)
+        assert removed.exit_status == 0, removed.stderr
+        facts = gather_facts(shell)
+        assert not facts.cloud_init
+        expectations = {
+            "build_public_key": build.key.public_openssh,
+            "host_key_fingerprints": " ".join(fingerprint(line) for line in host_keys),
+            "machine_id": shell.run("cat /etc/machine-id").stdout.strip(),
+            "boot_id": shell.run("cat /proc/sys/kernel/random/boot_id").stdout.strip(),
+            "instance_id": build.machine.view.instance_id,
+        }
+        perform(shell, harden_steps(facts, wanted))
+        facts = gather_facts(shell)
+        perform(shell, scrub_steps(facts, wanted))
+        shell.start_and_leave(power_off_command(facts))
+        shell.close()
+        wait_until_off(build.machine)
+    finally:
+        build.machine.close()
+    disks.snapshot_volume("vol-1", "snap-image", None)
+    disks.create_volume("vol-2", base.size_gib, "snap-image")
+    boot = Boot(Machine(later, disks, "vol-2"), USER)
+    try:
+        yield Images(wanted, build.key, expectations, boot)
+    finally:
+        boot.machine.close()
+
+
+def wait_until_off(machine: Machine) -> None:
+    """Wait until the guest has powered itself off."""
+    assert machine.guest._exited.wait(BOOT_SECONDS)
+
+
+def state_of(shell: Shell) -> tuple[str, list[str]]:
+    """Return root's line in shadow, and the host keys' fingerprints."""
+    keys = shell.run("for key in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -l -f $key; done").stdout.splitlines()
+    return shell.run("grep ^root: /etc/shadow").stdout, keys
+
+
+def test_the_first_boot_is_set_up_by_our_units_and_a_reboot_changes_nothing(images: Images, tmp_path: Path) -> None:
+    boot = images.boot
+    host_keys = boot.wait()
+    assert not {fingerprint(one) for one in host_keys} & set(images.expectations["host_key_fingerprints"].split())
+    shell = boot.log_in()
+    assert shell.run("command -v cloud-init").exit_status != 0
+    assert not can_log_in(boot.way, USER, images.build_key, host_keys)
+    assert not can_log_in(boot.way, "admin", boot.key, host_keys), "the key is one user's"
+    assert shell.run(f"systemctl is-active {' '.join(UNITS[:2])}").stdout.split() == ["active", "active"]
+    assert (
+        f"launch key: installed for {USER} on {boot.machine.view.instance_id}"
+        in shell.run(f"journalctl -o cat -u {first_boot.LAUNCH_UNIT}").stdout
+    )
+    root, fingerprints = state_of(shell)
+    assert re.match(r"root:!\$[^:]{20,}:", root), "a random password, and locked"
+    assert all(line.split()[1] in boot.console for line in fingerprints)
+
+    results = prove(
+        [shell.open_root_shell() for _ in range(2)], Layer.FRESH_BOOT, images.wanted, tmp_path, images.expectations
+    )
+    bad = {one.source: one.detail for one in results if one.status not in (Status.PASS, Status.NOT_APPLICABLE)}
+    assert bad == {}
+
+    own = make_key_pair("own")
+    shell.run(f"echo '{own.public_openssh}' >/home/{USER}/.ssh/authorized_keys")
+    before = state_of(shell)
+    shell.start_and_leave("systemctl reboot")
+    shell.close()
+    boot.wait(boots=2)
+    shell = connect(boot.way, USER, own, host_keys, BOOT_SECONDS)
+    assert shell.run("systemctl is-system-running --wait", deadline_seconds=BOOT_SECONDS).stdout == "running\n"
+    assert state_of(shell) == before
+    assert not can_log_in(boot.way, USER, boot.key, host_keys), "who removed the launch key does not get it back"
+    shell.close()
