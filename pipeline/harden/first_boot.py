@@ -115,7 +115,9 @@ case $key in
 *) refuse 'what the metadata service has is no public key' ;;
 esac
 if ! entry=$(getent passwd "$user"); then
-    useradd -m -U -s /bin/bash "$user"
+    group=-U # a group of that name is somebody else's: not joined
+    if getent group "$user" >/dev/null; then group=-N; fi
+    useradd -m "$group" -s /bin/bash "$user"
     entry=$(getent passwd "$user")
 fi
 home=$(printf '%s\n' "$entry" | cut -d: -f6)

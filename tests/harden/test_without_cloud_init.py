@@ -30,15 +30,15 @@ from tests.verify.proving import prove
 pytestmark = pytest.mark.end_to_end
 
 BOOT_SECONDS = 900
-USER = "operator"
-"""Nobody whom Debian's image knows: our unit makes the account."""
+USER = "staff"
+"""A group that Debian has, and no account: our unit makes it, and does not let it join."""
 WITHOUT = """
 set -e
 printf '[Match]\\nName=e*\\n[Network]\\nDHCP=yes\\n' >/etc/systemd/network/50-dhcp.network
 systemctl --quiet enable systemd-networkd.service
 cloud-init status --wait >/dev/null
 DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge cloud-init >/dev/null
-rm -rf /etc/cloud /var/lib/cloud /run/cloud-init /etc/sudoers.d/90-cloud-init-users /etc/network/interfaces.d/*
+rm -rf /etc/cloud /var/lib/cloud /run/cloud-init /etc/network/interfaces.d/*
 """
 UNITS = (first_boot.KEYS_UNIT, first_boot.LAUNCH_UNIT, first_boot.UNIT)
 
@@ -148,6 +148,7 @@ def test_the_first_boot_is_set_up_by_our_units_and_a_reboot_changes_nothing(imag
     assert not {fingerprint(one) for one in host_keys} & set(images.expectations["host_key_fingerprints"].split())
     shell = boot.log_in()
     assert shell.run("command -v cloud-init").exit_status != 0
+    assert shell.run(f"id -Gn {USER}").stdout == "users\n", "a group of that name is somebody else's"
     assert not can_log_in(boot.way, USER, images.build_key, host_keys)
     assert not can_log_in(boot.way, "admin", boot.key, host_keys), "the key is one user's"
     assert shell.run(f"systemctl is-active {' '.join(UNITS[:2])}").stdout.split() == ["active", "active"]
@@ -159,9 +160,9 @@ def test_the_first_boot_is_set_up_by_our_units_and_a_reboot_changes_nothing(imag
     assert re.match(r"root:!\$[^:]{20,}:", root), "a random password, and locked"
     assert all(line.split()[1] in boot.console for line in fingerprints)
 
-    results = prove(
-        [shell.open_root_shell() for _ in range(2)], Layer.FRESH_BOOT, images.wanted, tmp_path, images.expectations
-    )
+    shells = [shell.open_root_shell() for _ in range(2)]
+    expectations = images.expectations | {"launch_public_key": boot.key.public_openssh}
+    results = prove(shells, Layer.FRESH_BOOT, images.wanted, tmp_path, expectations)
     bad = {one.source: one.detail for one in results if one.status not in (Status.PASS, Status.NOT_APPLICABLE)}
     assert bad == {}
 
