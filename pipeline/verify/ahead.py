@@ -25,6 +25,8 @@ EACH_SECONDS = 1 / 64
 """What a command costs a slow guest, besides its own work."""
 BATCH_SECONDS = 4 / 64
 """The least work in one round trip, which itself may cost 80 ms."""
+LONG_SECONDS = 0.1
+"""What takes less is sent in the order in which it will be asked for: the checks work while the rest is under way."""
 REHEARSALS = 8
 WORTH_A_REHEARSAL = 8
 """Checks that the last one stopped at. A rehearsal takes longer than asking for fewer of them live."""
@@ -135,11 +137,11 @@ class Ahead:
         self.pool.shutdown(cancel_futures=True)
 
     def send(self) -> None:
-        """Start what is recorded up to the next command that may write. Nothing is waited for."""
+        """Start what is recorded up to the next command that may write, what takes long first. Waits for nothing."""
         commands = []
         while self.expected and self.expected[0].reads:
             commands.append(self.expected.popleft())
-        self.send_reads(sorted(commands, key=lambda asked: -asked.seconds))
+        self.send_reads(sorted(commands, key=lambda asked: -asked.seconds if asked.seconds >= LONG_SECONDS else 0.0))
 
     def send_reads(self, commands: Sequence[Asked]) -> None:
         """Give commands that only read to the shells, in batches. Nothing is waited for."""

@@ -32,6 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
     wire = Wire(socket.socket(fileno=descriptor))
     register(wire)
     config.pluginmanager.register(Reporter(wire))
+    config.add_cleanup(lambda: end(config))
+
+
+def end(config: pytest.Config) -> None:
+    """End this process as pytest would, without the tenth of a second that Python takes to tidy up."""
+    session = config.pluginmanager.get_plugin("session")
+    status = getattr(session, "exitstatus", pytest.ExitCode.INTERNAL_ERROR)
+    config.get_terminal_writer().flush()
+    os._exit(int(status))
 
 
 class Reporter:

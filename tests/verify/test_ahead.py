@@ -212,6 +212,13 @@ def test_what_took_long_goes_first_and_alone():
     assert shell.trips == [["longer"], ["long"], ["a", "b", "c"]]
 
 
+def test_what_took_little_is_read_in_the_order_in_which_it_is_asked_for():
+    shell = ScriptedShell()
+    with sent(shell, Asked("a", True, 0.01), Asked("b", True, 0.09), Asked("c", True, 0.02)) as ahead:
+        assert [ahead.run(command, True) for command in ("a", "b", "c")]
+    assert [command for trip in shell.trips for command in trip] == ["a", "b", "c"]
+
+
 def test_what_took_long_does_not_pass_what_may_write():
     shell = ScriptedShell()
     with sent(shell, Asked("a", True), Asked("touch", False), Asked("long", True, 2.0)) as ahead:
