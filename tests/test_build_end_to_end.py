@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.stages.consumer import JOURNAL
 from tests.end_to_end import ROOT
 from tests.workshop import Run, Workshop
 
@@ -213,9 +214,11 @@ def test_what_was_kept_is_swept_and_the_good_image_stays(failed, built, workshop
     assert left["snapshots"] == built["image"]["snapshot_ids"]
 
 
-def test_verify_proves_an_image_and_leaves_nothing(built, workshop, tmp_path):
-    spec = write_spec(tmp_path, network={"scan_ports": True})
-    run = workshop.invoke("verify", f"--ami={built['image']['image_id']}", f"--spec={spec}")
+def test_verify_proves_an_image_as_another_account_and_leaves_nothing(built, workshop, tmp_path):
+    role = f"arn:aws:iam::{CONSUMER}:role/prover"
+    prove = {"boot_again": [], "consumer": {"role_arn": role}}
+    spec = write_spec(tmp_path, network={"scan_ports": True}, prove=prove)
+    run = workshop.invoke("verify", f"--ami={built['image']['image_id']}", f"--spec={spec}", "--user=admin")
     left = left_in(workshop)
     results = workshop.report()["results"]
 
@@ -223,6 +226,10 @@ def test_verify_proves_an_image_and_leaves_nothing(built, workshop, tmp_path):
     assert {result["layer"] for result in results} == {"A", "B", "R"}
     assert {result["status"] for result in results} <= {"pass", "not-applicable"}
     assert (left["instances"], left["keys"], left["groups"]) == ([], [], [])
+    assert f"for its proof, the image is shared with {CONSUMER} and nobody else" in {one["title"] for one in results}
+    theirs = [json.loads(line) for line in (workshop.builds / "latest" / JOURNAL).read_text().splitlines()]
+    assert [one["kind"] for one in theirs if one["event"] == "intent"].count("instance") == 1
+    assert permissions(workshop, built) == [{"UserId": CONSUMER}], "what was shared before stays so"
 
 
 def test_a_scan_alone_finds_nothing_and_the_same_blocks(built, workshop):

@@ -2,18 +2,22 @@
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import yaml
 
 from pipeline.aws.session import open_session
+from pipeline.aws.tags import RETIRED, Tags, mark_kept
 from pipeline.aws.traffic import Flow, read_traffic
 from pipeline.errors import CloudFailed
 from tests.end_to_end import ROOT
+from tests.fake_cloud import make_image
 from tests.workshop import REGION, Workshop
 
 pytestmark = pytest.mark.end_to_end
@@ -21,6 +25,8 @@ pytestmark = pytest.mark.end_to_end
 CIDR = "172.30.0.0/24"
 NETWORK = {"create": {"cidr": CIDR, "nat": "instance"}, "address": "private", "connect": "bastion"}
 LOOK_SECONDS = 0.5
+RETIRE = {"keep": 1, "grace_days": 1}
+OLDER = Tags("20250101-000000-000001", "sha256:00", "tests", datetime(2025, 1, 2, tzinfo=UTC))
 
 
 @dataclass
@@ -74,11 +80,11 @@ def private(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """The evidence of a build in a network of its own, and what was seen of its instances."""
     spec = yaml.safe_load((ROOT / "specs" / "debian-12-local.yaml").read_text())
     path = tmp_path_factory.mktemp("private") / "private.yaml"
-    path.write_text(yaml.safe_dump(spec | {"name": "private", "network": NETWORK}))
+    path.write_text(yaml.safe_dump(spec | {"name": "private", "network": NETWORK, "release": {"retire": RETIRE}}))
     with Lookout(workshop) as lookout:
         run = workshop.invoke("build", f"--spec={path}", "--json")
     assert run.status == 0, run.errors + run.output[-8000:]
-    yield json.loads(run.output), lookout
+    yield json.loads(run.output) | {"spec_path": str(path)}, lookout
 
 
 def test_it_is_proved_like_any_other_and_its_network_too(private: tuple[dict[str, Any], Lookout]) -> None:
@@ -129,3 +135,33 @@ def test_nothing_of_the_network_is_left(private: tuple[dict[str, Any], Lookout],
         (ec2.describe_volumes, "Volumes"),
     ):
         assert ask(Filters=of_builds)[key] == [], key
+
+
+def test_an_older_image_is_retired_step_by_step(private: tuple[dict[str, Any], Lookout], workshop: Workshop) -> None:
+    evidence, lookout = private
+    older = make_image(lookout.session, OLDER, f"private-{OLDER.build_id}")
+    mark_kept(lookout.session, (older.image_id, *older.snapshot_ids))
+    spec = f"--spec={evidence['spec_path']}"
+
+    shown = workshop.invoke("retire", spec)
+    assert shown.status == 0, shown.errors
+    assert re.search(rf"^would deprecate +{REGION} {older.image_id} ", shown.output, re.MULTILINE), shown.output
+    for step, state in (("deprecate", "available"), ("disable", "disabled"), ("deregister", None)):
+        taken = workshop.invoke("retire", spec, "--yes")
+        assert taken.status == 0, taken.errors
+        assert re.search(rf"^{step} +{REGION} {older.image_id} ", taken.output, re.MULTILINE), taken.output
+        assert state_of(workshop, older.image_id) == state
+        if state:
+            long_ago = {"Key": RETIRED, "Value": "2025-01-01T00:00:00Z"}
+            workshop.ec2.create_tags(Resources=[older.image_id], Tags=[long_ago])
+    assert state_of(workshop, evidence["image"]["image_id"]) == "available"
+    assert (
+        workshop.ec2.describe_snapshots(Filters=[{"Name": "snapshot-id", "Values": [*older.snapshot_ids]}])["Snapshots"]
+        == []
+    )
+
+
+def state_of(workshop: Workshop, image_id: str) -> str | None:
+    """Return the state of an image; None where there is none."""
+    found = workshop.ec2.describe_images(Filters=[{"Name": "image-id", "Values": [image_id]}], IncludeDisabled=True)
+    return next((image["State"] for image in found["Images"]), None)

@@ -76,9 +76,16 @@ class Network:
         return self.backend().choose_way(instance, packet)  # type: ignore[no-any-return]
 
 
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    with running(tmp_path_factory.mktemp("cloud")) as started:
+        yield started
+
+
 @pytest.fixture
-def network(local_cloud: LocalCloud) -> Iterator[Network]:
-    yield Network(local_cloud)
+def network(cloud: LocalCloud) -> Network:
+    """A network of the test's own."""
+    return Network(cloud)
 
 
 def test_the_network_s_own_services_are_always_reached(network: Network) -> None:
