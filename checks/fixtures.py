@@ -64,7 +64,7 @@ CONTENT = r"""
 private='-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY( BLOCK)?-----|^PuTTY-User-Key-File-'
 access='(^|[^A-Z0-9])(AKIA|ASIA)[A-Z2-7]{16}([^A-Z0-9]|$)'
 find /boot /etc /home /opt /root /srv /tmp /usr/local /var -xdev -type f -size -2048k -exec \
-  grep -lsZE -e "$private" -e "$access" {} + 2>/dev/null | xargs -0 -r sh -c '
+  grep -lsZF -e 'PRIVATE KEY' -e PuTTY-User-Key-File- -e AKIA -e ASIA {} + 2>/dev/null | xargs -0 -r sh -c '
     private=$1 access=$2
     shift 2
     for file; do

@@ -48,7 +48,12 @@ unshare --mount sh -c '
 mount -t tmpfs -o mode=700 tmpfs /mnt || exit 1
 for image in /boot/initrd.img-*; do
   folder=/mnt/${image##*/}
-  unmkinitramfs "$image" "$folder" 2>/dev/null || { echo "$image cannot be read"; continue; }
+  if [ "$(head -c 4 "$image" | od -An -tx1 | tr -d " \n")" = 28b52ffd ]; then
+    mkdir "$folder" && zstd -qdc "$image" >/mnt/archive &&
+      (cd "$folder" && cpio -i --quiet --no-absolute-filenames </mnt/archive)
+  else
+    unmkinitramfs "$image" "$folder"
+  fi 2>/dev/null || { echo "$image cannot be read"; continue; }
   cd "$folder" || exit 1
   [ -d main ] && parts="early* main" || parts=.
   for part in $parts; do (cd "$part" && find . -type f); done | sed "s/^..//" | sort >/mnt/names
@@ -65,7 +70,7 @@ for image in /boot/initrd.img-*; do
 done'
 """
 """Each file of it must be on the system too, byte by byte. Archives before the last one are unpacked by the kernel too.
-It is opened in memory of its own, which ends with the question."""
+It is opened in memory of its own, which ends with the question. unmkinitramfs would unpack zstd twice."""
 MADE = re.compile(
     r"(usr/)?lib/modules/[^/]+/modules\.[a-z.]+|scripts/[a-z-]+/ORDER|conf/(arch\.conf|modules)|etc/(fstab|ld\.so\.cache)"
     r"|kernel/x86/microcode/[\w.]+"
