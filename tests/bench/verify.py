@@ -2,7 +2,8 @@
 
 Two sets of checks: a hundred and twenty as people write them with testinfra, and Assay's own. Each is run over our
 session, over testinfra's paramiko backend, and as one batched agent: the same commands as one script over one channel,
-by hand, without a test runner. The runs of all take turns, so that a loaded machine slows all of them.
+by hand, without a test runner. The runs of all take turns, so that a loaded machine slows all of them. Last, other
+judges and our checks look at the same guest (`same_guest.py`).
 """
 
 import select
@@ -20,6 +21,7 @@ from pipeline.report.evidence import Layer, Status
 from pipeline.stages.guests import ROOT_SHELLS
 from pipeline.verify.ahead import read_recording
 from pipeline.verify.live import CHECKS, start_checks
+from tests.bench import same_guest
 from tests.bench.rows import Row
 from tests.verify.far_debian import FarDebian, ask_by_paramiko, far_debian
 
@@ -50,7 +52,7 @@ def measure(start_local_cloud: Callable[[], dict[str, str]]) -> list[Row]:
             # Beside this file pytest would find what is for our tests only.
             suite = checks if checks == CHECKS else Path(shutil.copy(checks, name))
             rows += rows_of(what, run_all(far, Path(name), suite))
-    return rows
+    return [*rows, *same_guest.measure(start_local_cloud())]
 
 
 def run_all(far: FarDebian, folder: Path, checks: Path) -> Times:
