@@ -11,10 +11,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
+from pipeline.guest.facts import Facts
 from pipeline.guest.program import Outcome, StepResult
 from pipeline.guest.step import Step
 from pipeline.harden import packages, tool_updates, updates
@@ -28,6 +29,7 @@ from tests.verify.proving import prove
 
 pytestmark = pytest.mark.end_to_end
 
+PACKAGES_OF_DNF = "dnf,rpm,createrepo-c,systemd,gpg,gpg-agent"
 AUTOMATIC = """
 %install
 mkdir -p %{buildroot}/usr/lib/systemd/system
@@ -83,11 +85,30 @@ def recipe(name: str, version: int, install: str = "", files: str = "", needs: s
     )
 
 
+class Box(Protocol):
+    """A Debian, in a folder or booted."""
+
+    def run(self, script: str) -> str:
+        """Run a script and return what it printed."""
+
+    def facts(self) -> Facts:
+        """Ask it what it is."""
+
+    def perform(self, steps: tuple[Step, ...]) -> list[StepResult]:
+        """Run the steps as a guest program."""
+
+    def write(self, path: str, content: str) -> None:
+        """Write a file."""
+
+    def read(self, path: str) -> str:
+        """Return a file's content."""
+
+
 @dataclass
 class Machine:
     """A Debian whose packages are dnf's, and a repository that it reaches over http."""
 
-    debian: Debian
+    debian: Box
     url: str
 
     def repository(self, name: str = "vendor", signer: str = "vendor", **changes: Any) -> Repository:
@@ -122,8 +143,17 @@ class Machine:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     if shutil.which("mmdebstrap") is None:
         pytest.skip("needs mmdebstrap")
-    packages_of_dnf = "dnf,rpm,createrepo-c,systemd,gpg,gpg-agent"
-    debian = make_debian(tmp_path_factory.mktemp("dnf"), "bookworm-dnf-1", packages_of_dnf)
+    debian = make_debian(tmp_path_factory.mktemp("dnf"), "bookworm-dnf-1", PACKAGES_OF_DNF)
+    make_repository(debian)
+    handler = functools.partial(Quiet, directory=str(debian.root / "build/repository"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Machine(debian, f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def make_repository(debian: Box) -> None:
+    """Build the packages, sign them, and make a repository of them."""
     for name, version in (("sample", 1), ("closed", 1), ("plain", 1), ("plain", 2), ("secure", 1), ("secure", 2)):
         debian.write(f"/build/{name}-{version}.spec", recipe(name, version))
     debian.write("/build/needy.spec", recipe("needy", 1, needs="Requires: secure\n"))
@@ -131,11 +161,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     debian.write("/build/updateinfo.xml", ADVISORY)
     debian.write("/etc/dnf/vars/releasever", "1\n")  # a distribution with dnf has it from a package of its own
     debian.run(MAKE)
-    handler = functools.partial(Quiet, directory=str(debian.root / "build/repository"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield Machine(debian, f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
 
 
 def test_a_repository_of_the_build_is_closed_again(machine: Machine) -> None:
@@ -200,6 +225,7 @@ def failing(machine: Machine, folder: Path, script: str) -> set[str]:
     checks.mkdir(parents=True)
     for subject in ("repositories", "tool_updates", "updates"):
         (checks / f"test_{subject}.py").symlink_to(CHECKS / f"test_{subject}.py")
+    assert isinstance(machine.debian, Debian)
     with overlay(folder / "planted", machine.debian.root) as root:
         shell = ChrootShell(root)
         planted = shell.run(f"set -e\n{script}\nrm -r /usr/bin/dpkg-query /etc/apt/sources.list*")

@@ -1,0 +1,120 @@
+"""dnf on a booted guest: Debian's own dnf and rpm, a repository that the guest serves itself, and units of systemd's.
+
+What dnf does with packages, keys and advisories is looked at more closely in a folder (`test_dnf.py`).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.guest.facts import Facts, gather_facts
+from pipeline.guest.keys import load_key_file, read_host_keys
+from pipeline.guest.program import Outcome, StepResult, compile_program
+from pipeline.guest.shell import DirectConnector, Shell, connect
+from pipeline.guest.step import Step
+from pipeline.harden import tool_updates, updates
+from pipeline.localcloud.base_image import default_cache, make_base_image
+from pipeline.localcloud.disks import DiskStore
+from pipeline.localcloud.network import public_port
+from pipeline.spec import ToolUpdates, UpdatesOptions
+from tests.harden.test_dnf import PACKAGES_OF_DNF, Machine, make_repository
+from tests.localcloud.test_guests import Machine as Guest
+from tests.localcloud.test_guests import wait_until
+
+pytestmark = pytest.mark.end_to_end
+
+SECONDS = 900
+PORT = 8088
+INSTALL = f"""
+cloud-init status --wait >/dev/null
+apt-get -qq update
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq -y --no-install-recommends install {PACKAGES_OF_DNF.replace(",", " ")} >/dev/null
+"""
+SERVE = f"systemd-run --quiet python3 -m http.server --directory /build/repository --bind 127.0.0.1 {PORT}"
+
+
+class BootedDebian:
+    """A guest, as a Debian in a folder is asked."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
+
+    def run(self, script: str) -> str:
+        """Run a script as root and return what it printed."""
+        ran = self.shell.run(f"set -eu\n{script}", SECONDS)
+        assert ran.exit_status == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    def facts(self) -> Facts:
+        """Ask it what it is."""
+        return gather_facts(self.shell)
+
+    def perform(self, steps: tuple[Step, ...]) -> list[StepResult]:
+        """Run the steps as a guest program."""
+        return list(self.shell.run_program(compile_program(steps)))
+
+    def write(self, path: str, content: str) -> None:
+        """Write a file."""
+        self.run(f"mkdir -p {Path(path).parent}; cat >{path} <<'the end'\n{content.rstrip()}\nthe end\n")
+
+    def read(self, path: str) -> str:
+        """Return a file's content."""
+        return self.run(f"cat {path}")
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("dnf-guest")
+    image = make_base_image("bookworm", default_cache(), print)
+    disks = DiskStore(folder / "disks")
+    disks.import_snapshot("snap-base", image.path, image.size_gib)
+    disks.create_volume("vol-1", image.size_gib, "snap-base")
+    guest = Guest(folder, disks, "vol-1")
+
+    def host_keys() -> tuple[str, ...]:
+        return read_host_keys(guest.guest.console().decode(errors="replace"))
+
+    try:
+        wait_until(lambda: bool(host_keys()), guest.guest)
+        way = DirectConnector(guest.address, public_port(22, guest.proxy.low_ports))
+        shell = connect(way, "admin", load_key_file(guest.key), host_keys(), SECONDS)
+        debian = BootedDebian(shell)
+        debian.run(INSTALL)
+        make_repository(debian)
+        debian.run(SERVE)
+        yield Machine(debian, f"http://127.0.0.1:{PORT}")
+        shell.close()
+    finally:
+        guest.close()
+
+
+def test_a_signed_repository_of_the_build_gives_a_package_and_is_closed_again(machine: Machine) -> None:
+    source = machine.repository(only_for_build=True)
+    result = machine.install("sample", source=source)
+    assert result.outcome is Outcome.CHANGED, result.output
+    assert machine.version("sample") == "1"
+    assert machine.debian.run("ls /etc/yum.repos.d /etc/pki/rpm-gpg") == "/etc/pki/rpm-gpg:\n\n/etc/yum.repos.d:\n"
+    forged = machine.install("closed", source=machine.repository("other", "mallory", only_for_build=True))
+    assert forged.outcome is Outcome.FAILED
+
+
+def test_security_updates_come_now_and_by_a_timer_of_systemd_s(machine: Machine) -> None:
+    machine.open_with("plain-1", "secure-1")
+    steps = updates.steps(machine.facts, UpdatesOptions(at_build="security"))
+    results = machine.debian.perform(steps)
+    assert {result.outcome for result in results} == {Outcome.CHANGED}, [result.output for result in results]
+    assert (machine.version("plain"), machine.version("secure")) == ("1", "2")
+    assert machine.debian.run("systemctl is-enabled dnf-automatic.timer") == "enabled\n"
+    assert {result.outcome for result in machine.debian.perform(steps)} == {Outcome.OK}
+
+
+def test_tools_are_updated_by_a_unit_of_systemd_s(machine: Machine) -> None:
+    machine.open_with("plain-1", "secure-1")
+    options = ToolUpdates(packages=("plain",), reason="support needs the newest")
+    (result,) = machine.debian.perform(tool_updates.steps(machine.facts, options))
+    assert result.outcome is Outcome.CHANGED, result.output
+    machine.debian.run(f"systemctl start {tool_updates.UNIT}")
+    assert machine.debian.run(f"systemctl show -P Result {tool_updates.UNIT}") == "success\n"
+    assert (machine.version("plain"), machine.version("secure")) == ("2", "1")
