@@ -11,7 +11,7 @@ import base64
 import contextlib
 import datetime
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -516,7 +516,7 @@ class LocalInstanceBackend(ImageBackend):
     def may_connect(self, instance: LocalInstance, port: int, source: str) -> bool:
         """Tell whether the security groups let an address connect to a port now."""
         with self.cloud.lock:
-            return any(rule_admits(rule, port, source) for rule in self.rules(instance))
+            return any(rule_admits(rule, "tcp", port, source) for rule in self.rules(instance))
 
     def open_ports(self, instance: LocalInstance) -> set[int]:
         """Return the ports that the security groups open to anybody; of wide ranges the common ones."""
@@ -695,14 +695,15 @@ def groups_of(instance: LocalInstance) -> list[Any]:
     return list(instance.nics[0].group_set) if instance.nics else list(instance.security_groups)
 
 
-def rule_admits(rule: Any, port: int, source: str) -> bool:
-    """Tell whether a rule of a security group lets an address connect to a TCP port."""
-    cidr = rule.cidr_ipv4
-    if cidr is None or rule.ip_protocol not in ("tcp", "-1"):
+def rule_admits(rule: Any, protocol: str, port: int, peer: str, peer_groups: Collection[str] = ()) -> bool:
+    """Tell whether a security group's rule is about a packet and its peer: by its address, or by its groups."""
+    if rule.ip_protocol not in ("-1", protocol):
         return False
-    if rule.ip_protocol == "tcp" and not rule.from_port <= port <= rule.to_port:
+    if rule.ip_protocol in ("tcp", "udp") and not rule.from_port <= port <= rule.to_port:
         return False
-    return ipaddress.ip_address(source) in ipaddress.ip_network(cidr, strict=False)
+    if rule.cidr_ipv4:
+        return ipaddress.ip_address(peer) in ipaddress.ip_network(rule.cidr_ipv4, strict=False)
+    return rule.source_group.get("GroupId") in peer_groups
 
 
 def rule_ports(rule: Any) -> Iterable[int]:

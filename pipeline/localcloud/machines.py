@@ -165,6 +165,7 @@ class Machines:
         self.close_proxy(instance_id)
         self._guests.pop(instance_id, None)
         self._reaches.pop(instance_id, None)
+        self.wire.unplug(instance_id)
 
     def discard(self, instance_id: str) -> None:
         """Remove what is left on disk of a machine that nobody asks for any more."""

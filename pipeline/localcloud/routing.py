@@ -13,13 +13,11 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, cast
 
-from pipeline.localcloud.instances import LocalInstance, LocalInstanceBackend, groups_of
+from pipeline.localcloud.instances import LocalInstance, LocalInstanceBackend, groups_of, rule_admits
 from pipeline.localcloud.machines import Reach
 from pipeline.localcloud.network import LINK_LOCAL, gateway_address
-from pipeline.localcloud.traffic import ICMP, NAMES, Packet
+from pipeline.localcloud.traffic import NAMES, Packet
 from pipeline.localcloud.wire import OUT, Steering, Way
-
-ALL = "-1"
 
 
 class RoutingBackend(LocalInstanceBackend):
@@ -60,9 +58,9 @@ class RoutingBackend(LocalInstanceBackend):
                 return OUT
             else:
                 way = self.way_out(instance, target)
-                peer = None if way in (OUT, None) else self.nat_instance(way)
-                if peer is None:
-                    return OUT if way == OUT else None
+                if way == OUT:
+                    return OUT
+                peer = self.nat_instance(way) if way else None
             return peer.id if peer and admits(instance, peer, packet) else None
 
     def way_out(self, instance: LocalInstance, target: IPv4Address) -> Way:
@@ -94,12 +92,6 @@ class RoutingBackend(LocalInstanceBackend):
     def allocate_address(self, domain: str, address: str | None = None, tags: dict[str, str] | None = None) -> Any:
         """Allocate an elastic address: one of this host's."""
         return super().allocate_address(domain, address or self.machines.addresses.take(), tags)
-
-    def release_address(self, address: str | None = None, allocation_id: str | None = None) -> None:
-        """Release an elastic address."""
-        (found,) = self.address_by_ip([address]) if address else self.address_by_allocation([allocation_id or ""])
-        super().release_address(address, allocation_id)
-        self.machines.addresses.release(found.public_ip)
 
     def associate_address(self, instance: LocalInstance | None = None, *others: Any, **options: Any) -> Any:
         """Give an instance, or an interface, an elastic address in place of the one that it has."""
@@ -146,26 +138,14 @@ class RoutingBackend(LocalInstanceBackend):
 
 def admits(source: LocalInstance, target: LocalInstance, packet: Packet) -> bool:
     """Tell whether the security groups of both ends let a packet open a connection."""
-    groups, out = groups_of(source), groups_of(target)
+    protocol, port = NAMES.get(packet.protocol, str(packet.protocol)), packet.ports[1]
+    out, into = groups_of(source), groups_of(target)
     return any(
-        allows(rule, packet, packet.target, {group.id for group in out})
-        for group in groups
+        rule_admits(rule, protocol, port, packet.target, {group.id for group in into})
+        for group in out
         for rule in group.egress_rules
     ) and any(
-        allows(rule, packet, packet.source, {group.id for group in groups})
-        for group in out
+        rule_admits(rule, protocol, port, packet.source, {group.id for group in out})
+        for group in into
         for rule in group.ingress_rules
     )
-
-
-def allows(rule: Any, packet: Packet, peer: str, peer_groups: set[str]) -> bool:
-    """Tell whether a rule is about a packet and about the peer, by its address or by a group that it is in."""
-    if rule.ip_protocol not in (ALL, NAMES.get(packet.protocol), str(packet.protocol)):
-        return False
-    if rule.ip_protocol != ALL and packet.protocol != ICMP and rule.from_port is not None:
-        first, last = (int(port) for port in (rule.from_port, rule.to_port))
-        if first != -1 and not first <= packet.ports[1] <= last:
-            return False
-    if rule.cidr_ipv4:
-        return IPv4Address(peer) in IPv4Network(rule.cidr_ipv4, strict=False)
-    return rule.source_group.get("GroupId") in peer_groups

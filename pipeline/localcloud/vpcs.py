@@ -73,6 +73,7 @@ class VpcBackend(RoutingBackend):
             message = f"Address {found.public_ip} is in use."
             raise Refused("InvalidIPAddress.InUse", message)
         super().release_address(address, allocation_id)
+        self.machines.addresses.release(found.public_ip)
 
     def release(self, instance: LocalInstance) -> None:
         """Take the elastic addresses too from an instance that has ended."""

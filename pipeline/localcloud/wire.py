@@ -57,6 +57,10 @@ class Wire:
         plug = self._plugs[instance_id] = Plug(self, instance_id, mac, steering)
         return plug
 
+    def unplug(self, instance_id: str) -> None:
+        """Forget an instance that has ended."""
+        self._plugs.pop(instance_id, None)
+
     def deliver(self, instance_id: str, frame: bytes) -> None:
         """Hand a frame to an instance; one that is gone gets nothing."""
         if plug := self._plugs.get(instance_id):
