@@ -163,12 +163,17 @@ def make_repository(debian: Box) -> None:
     debian.run(MAKE)
 
 
+def install_and_close(machine: Machine, name: str, source: Repository) -> None:
+    """Install a package from a repository of the build alone, of which nothing is left afterwards."""
+    result = machine.install(name, source=source)
+    assert result.outcome is Outcome.CHANGED, result.output
+    assert machine.version(name) == "1"
+    assert machine.debian.run("ls /etc/yum.repos.d /etc/pki/rpm-gpg") == "/etc/pki/rpm-gpg:\n\n/etc/yum.repos.d:\n"
+
+
 def test_a_repository_of_the_build_is_closed_again(machine: Machine) -> None:
     source = machine.repository(only_for_build=True)
-    result = machine.install("closed", source=source)
-    assert result.outcome is Outcome.CHANGED, result.output
-    assert machine.version("closed") == "1"
-    assert machine.debian.run("ls /etc/yum.repos.d /etc/pki/rpm-gpg") == "/etc/pki/rpm-gpg:\n\n/etc/yum.repos.d:\n"
+    install_and_close(machine, "closed", source)
     assert "not installed" in machine.version("gpg-pubkey"), "its key counts for nothing any more"
     assert machine.install("closed", source=source).outcome is Outcome.OK
 

@@ -18,7 +18,7 @@ from pipeline.localcloud.base_image import default_cache, make_base_image
 from pipeline.localcloud.disks import DiskStore
 from pipeline.localcloud.network import public_port
 from pipeline.spec import ToolUpdates, UpdatesOptions
-from tests.harden.test_dnf import PACKAGES_OF_DNF, Machine, make_repository
+from tests.harden.test_dnf import PACKAGES_OF_DNF, Machine, install_and_close, make_repository
 from tests.localcloud.test_guests import Machine as Guest
 from tests.localcloud.test_guests import wait_until
 
@@ -91,11 +91,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def test_a_signed_repository_of_the_build_gives_a_package_and_is_closed_again(machine: Machine) -> None:
-    source = machine.repository(only_for_build=True)
-    result = machine.install("sample", source=source)
-    assert result.outcome is Outcome.CHANGED, result.output
-    assert machine.version("sample") == "1"
-    assert machine.debian.run("ls /etc/yum.repos.d /etc/pki/rpm-gpg") == "/etc/pki/rpm-gpg:\n\n/etc/yum.repos.d:\n"
+    install_and_close(machine, "sample", machine.repository(only_for_build=True))
     forged = machine.install("closed", source=machine.repository("other", "mallory", only_for_build=True))
     assert forged.outcome is Outcome.FAILED
 
