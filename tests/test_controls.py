@@ -1,6 +1,7 @@
 """Each control has what sets it and what proves it, at each of its layers."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pipeline.controls import (
     CHECKS,
     COLUMNS,
     Proof,
+    Trace,
     as_json,
     find_checks,
     find_claims,
@@ -19,16 +21,19 @@ from pipeline.controls import (
 from pipeline.report.catalogue import CATALOGUE, SOURCES
 from pipeline.report.evidence import Layer
 
-TRACES = {trace.control.identity: trace for trace in trace_controls()}
+
+@cache
+def traces() -> dict[str, Trace]:
+    return {trace.control.identity: trace for trace in trace_controls()}
 
 
 @pytest.mark.parametrize("identity", CATALOGUE)
 def test_control_is_set_and_proved(identity: str) -> None:
-    assert TRACES[identity].missing == ()
+    assert traces()[identity].missing == ()
 
 
 def test_where_a_control_cannot_be_proved_the_list_says_why() -> None:
-    trace = TRACES["S22"]
+    trace = traces()["S22"]
     assert trace.control.not_applicable.keys() == {Layer.FRESH_BOOT}
     assert Layer.FRESH_BOOT not in trace.control.proved_at
     assert "not at fresh boot: free blocks are no matter of a running system" in trace.row()[4]
@@ -41,7 +46,7 @@ def test_every_check_and_step_names_controls_of_the_catalogue() -> None:
 
 
 def test_trace_of_a_control_has_its_steps_checks_and_proofs() -> None:
-    trace = TRACES["S01"]
+    trace = traces()["S01"]
     assert "scrub/keys" in trace.steps
     assert any(check.name.startswith("checks/test_keys.py::") for check in trace.checks)
     assert any(proof.name.startswith("residue/") and proof.layers == (Layer.RAW,) for proof in trace.proofs)
@@ -53,7 +58,7 @@ def test_trace_of_a_control_has_its_steps_checks_and_proofs() -> None:
 
 
 def test_json_has_every_control_with_the_layers_of_its_checks() -> None:
-    document = json.loads(as_json(tuple(TRACES.values())))
+    document = json.loads(as_json(tuple(traces().values())))
     assert document.keys() == CATALOGUE.keys()
     assert set(document["H01"]["checks"]["checks/test_sshd.py::test_no_password_opens_the_door"]) == {"L", "B"}
 
@@ -108,5 +113,5 @@ def test_claim_is_of_the_layers_that_its_function_names(tmp_path: Path) -> None:
 
 
 def test_stage_that_serves_a_control_while_hardening_is_a_step() -> None:
-    assert TRACES["H28"].steps == ("stages/launch_proof",)
-    assert [proof.layers for proof in TRACES["H26"].proofs] == [(Layer.LIVE,)]
+    assert traces()["H28"].steps == ("stages/launch_proof",)
+    assert [proof.layers for proof in traces()["H26"].proofs] == [(Layer.LIVE,)]

@@ -111,16 +111,21 @@ replace_follower() {
     printf '%s\n' "$pid" >follower
 }
 
-# Print the records as they come, until the end or the death of the runner. The runner alone holds the other end of the
-# bell: when it dies, the bell is at its end too, and what it wrote before that is read once more.
+# Print the records as they come, until the end or the death of the runner: all that are there at once, for each write is
+# a packet. The runner alone holds the other end of the bell: when it dies, the bell is at its end too, and what it wrote
+# before that is read once more.
 follow() {
-    part='' line='' dead=''
+    part='' line='' dead='' ended=''
     while :; do
-        while IFS= read -r line; do
+        news=
+        while [ -z "$ended" ] && IFS= read -r line; do
             line=$part$line part=
-            printf '%s %s\n' "$assay_nonce" "$line" || exit 1
-            if [ "$line" = 'end .' ]; then return; fi
+            news="$news$assay_nonce $line
+"
+            if [ "$line" = 'end .' ]; then ended=yes; fi
         done
+        if [ -n "$news" ]; then printf %s "$news" || exit 1; fi
+        if [ -n "$ended" ]; then return; fi
         part=$part$line
         if [ -n "$dead" ]; then
             printf '%s died %s .\n' "$assay_nonce" "$(tail -c 2000 trouble | base64 -w 0)"
