@@ -32,6 +32,7 @@ LEFT_OUT = ("file:/etc/shadow",)
 """What is no residue but an account, which the build refuses instead of removing it."""
 SHORTEST, PIECE = 16, 24
 """So many bytes of what was planted, and not in the base image before, are nowhere by chance."""
+LOGIN = re.compile(rb"://[^/@\s]+:[^/@\s]+@")
 PLACES = {"swap": "free", "lvm": "free", "fragments": "file:/opt/app/fragments"}
 """The base image has no swap partition and no volumes, and room enough for a file in one piece."""
 
@@ -103,8 +104,12 @@ def canaries(planted: list[Planted], base: Iterable[bytes]) -> dict[bytes, str]:
 
 
 def pieces_of(content: bytes) -> Iterator[bytes]:
-    """Yield the first, the middle and the last bytes of a plant; nothing of what is short, or mostly one byte."""
-    for start in {0, (len(content) - PIECE) // 2, len(content) - PIECE}:
+    """Yield the first, the middle and the last bytes of a plant; nothing of what is short, or mostly one byte.
+
+    Of an address with a login, that alone: the scrub may take it out and leave the address.
+    """
+    logins = [login.end() - PIECE for login in LOGIN.finditer(content)]
+    for start in logins or {0, (len(content) - PIECE) // 2, len(content) - PIECE}:
         piece = content[max(0, start) : start + PIECE]
         if len(piece) >= SHORTEST and len(set(piece)) >= 8:
             yield piece

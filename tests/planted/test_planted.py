@@ -7,6 +7,7 @@ import pytest
 from pipeline.report.catalogue import CATALOGUE
 from pipeline.report.evidence import Layer, Status
 from tests.bench.peers import names_in
+from tests.planted.planted_base import pieces_of
 from tests.planted.planter import installed
 from tests.planted.plants import Build, back_doors, decoys, plants
 from tests.planted.search import plant, search
@@ -60,3 +61,8 @@ def test_what_a_peer_prints_is_read_as_paths_of_the_disk(tmp_path: Path) -> None
     }
     assert names_in("./root/.b\n./x y\n./.ssh\n", tmp_path) == {"/root/.b", "/x y", "/.ssh/id"}
     assert names_in("", tmp_path) == set()
+
+
+def test_what_is_left_of_a_plant_is_known_by_its_ends_and_its_middle_and_of_an_address_by_its_login() -> None:
+    assert len(list(pieces_of(b"A proxy is at http://proxy.acme.io:3128/ for whoever"))) == 3
+    assert list(pieces_of(b'A proxy is at "http://bob:0123456789@proxy.acme.io";')) == [b' "http://bob:0123456789@']
