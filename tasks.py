@@ -545,7 +545,7 @@ def cloud_reset(_: Context) -> None:
 def test(_: Context, unit: bool = False, only: str = "") -> None:
     """Run the tests: the unit tests first, then the end-to-end tests on real guests."""
     selection = ["-k", only] if only else []
-    status = pytest("-m", "not end_to_end", *(selection or side_by_side(3)))
+    status = pytest("-m", "not end_to_end", *(selection or side_by_side(4)))
     if status in {0, NOTHING_COLLECTED if only else 0} and not unit:
         status = pytest("-m", "end_to_end", *(selection or side_by_side(2)))
     leave(status)

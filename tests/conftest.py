@@ -30,10 +30,24 @@ LONGEST_FIRST = (
     "test_real_guest",
     "test_kill_matrix",
     "test_packer",
+    "test_shell",
+    "test_live",
+    "test_rewrite",
+    "test_control_plane",
+    "test_secrets",
+    "test_spec",
+    "test_faults",
+    "test_ci",
+    "test_port_scan",
 )
-"""The files that boot guests or take minutes otherwise: begun first, no process is left alone with one at the end."""
-SHARE_A_BUILD = ("tests/test_build_end_to_end.py", "tests/test_readme.py")
-"""Their tests look at what the same build left."""
+"""The files that boot guests, wait, or take long: begun first, no process is left alone with one at the end."""
+SHARE = (
+    # Their tests look at what the same build left.
+    ("tests/test_build_end_to_end.py", "tests/test_readme.py"),
+    # They import jsonschema, which takes seconds.
+    ("tests/test_spec.py", "tests/report/test_render.py", "tests/report/test_sarif.py", "tests/report/test_sbom.py"),
+)
+"""Files that one process runs: what is made for the first is there for the others."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,7 +64,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     class FileScheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return SHARE_A_BUILD[0] if file in SHARE_A_BUILD else file
+            return next((files[0] for files in SHARE if file in files), file)
 
     return FileScheduling(config, log)
 

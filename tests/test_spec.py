@@ -5,7 +5,6 @@ import json
 from datetime import date
 from pathlib import Path
 
-import jsonschema
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -710,6 +709,8 @@ def test_architecture_of_instance_types(instance_type: str, architecture: str) -
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.name)
 def test_shipped_spec_is_valid_and_names_its_schema(path: Path) -> None:
+    import jsonschema
+
     spec = load_spec(path)
     assert spec.name == path.stem
     text = path.read_text()
@@ -728,6 +729,8 @@ def test_default_spec_and_owners_are_as_promised() -> None:
 
 
 def test_exported_schema_is_up_to_date() -> None:
+    import jsonschema
+
     exported = (ROOT / "specs" / "spec.schema.json").read_text()
     assert exported == export_schema(), "run: python -m pipeline.spec > specs/spec.schema.json"
     jsonschema.Draft202012Validator.check_schema(json.loads(exported))
@@ -735,5 +738,7 @@ def test_exported_schema_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("title", ["unknown key", "no owner", "bad image id", "short account", "too many tries"])
 def test_schema_tells_an_editor_too(title: str) -> None:
+    import jsonschema
+
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(merged(VALID, FAULTS[title][0]), json.loads(export_schema()))

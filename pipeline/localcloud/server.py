@@ -284,7 +284,7 @@ class Server:
 
     def serve(self) -> None:
         """Answer until `stop` is called."""
-        self._server.serve_forever(0.1)
+        self._server.serve_forever(0.02)
 
     def start(self) -> None:
         """Answer in a thread of its own."""

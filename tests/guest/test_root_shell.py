@@ -106,11 +106,13 @@ def test_a_batch_larger_than_every_buffer(shell: RootShell) -> None:
 
 
 @pytest.mark.subprocess
-def test_a_command_that_does_not_end_loses_the_shell_for_good(shell: RootShell) -> None:
+def test_a_command_that_does_not_end_loses_the_shell_for_good(shell: RootShell, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     with pytest.raises(GuestUnreachable, match=r"did not end in time \(i-0123\)"):
-        shell.run("sleep 2", deadline_seconds=0.2)
+        shell.run(f"until [ -e {gate} ]; do sleep 0.05; done", deadline_seconds=0.2)
     with pytest.raises(GuestUnreachable, match="did not end in time"):
         shell.run("echo")
+    gate.touch()
 
 
 @pytest.mark.subprocess

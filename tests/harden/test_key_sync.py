@@ -123,7 +123,7 @@ SYNCED = {"john": KEY + "\n", "sally": OTHER_KEY + "\n"}
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     made = Machine(tmp_path)
-    Thread(target=made.store.serve_forever, daemon=True).start()
+    Thread(target=made.store.serve_forever, args=(0.01,), daemon=True).start()
     yield made
     made.store.shutdown()
     made.store.server_close()

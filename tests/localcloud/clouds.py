@@ -3,7 +3,9 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import boto3
@@ -11,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from pipeline.localcloud.accounts import BUILDER_ACCOUNT, SECRET, access_key
+from pipeline.localcloud.authority import Authority
 from pipeline.localcloud.fake_guests import FakeGuest
 from pipeline.localcloud.seeding import make_fake_base
 from pipeline.localcloud.server import Server
@@ -20,11 +23,22 @@ OTHER_ACCOUNT = "210987654321"
 REGION = "us-east-1"
 
 
+@cache
+def authority() -> dict[str, bytes]:
+    """Return the files of an authority: all clouds of a process have the same, as its key takes a while to make."""
+    with TemporaryDirectory() as folder:
+        Authority(Path(folder))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
 class LocalCloud:
     """A cloud that serves in this process. One at a time: moto's state is the process's."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        for name, content in authority().items():
+            (home / "authority").mkdir(exist_ok=True)
+            (home / "authority" / name).write_bytes(content)
         self.cloud = open_cloud(home, FakeGuest, [make_fake_base(home)])
         self.server = Server(self.cloud, 0)
         self.server.start()
