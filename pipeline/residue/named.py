@@ -92,7 +92,8 @@ NAMED = (
         "S18",
         "registration of an agent",
         r"/var/lib/amazon/ssm/(?:Vault|registration).*|/var/lib/ecs/data/.+|/etc/(?:krb5\.keytab|puppetlabs/puppet/ssl/private_keys/.+"
-        r"|chef/client\.pem|salt/pki/minion/.+\.pem|pki/(?:consumer|entitlement)/.*key.*\.pem)|/var/lib/(?:samba/private/.+|sss/(?:db|secrets)/.+|puppet/ssl/private_keys/.+)",
+        r"|chef/client\.pem|salt/pki/minion/.+\.pem|pki/(?:consumer|entitlement)/.*key.*\.pem|cryptsetup-keys\.d/.+|luks-keys/.+)"
+        r"|/var/lib/(?:tpm/.+|samba/private/.+|sss/(?:db|secrets)/.+|puppet/ssl/private_keys/.+)",
     ),
     named(
         "S19", "container layer", r"/var/lib/(?:docker/overlay2|containerd/io\.containerd\.[^/]+|containers/storage)/.+"

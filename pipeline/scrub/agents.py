@@ -14,10 +14,10 @@ under '/var/lib/amazon/ssm/*' '/opt/aws/amazon-cloudwatch-agent/logs/*' \
     /etc/newrelic-infra.yml '/var/lib/ubuntu-advantage/private/*' '/var/lib/ubuntu-advantage/machine-token.json' \
     '/etc/ssl/private/*' '/etc/pki/tls/private/*' '/etc/letsencrypt/accounts' '/etc/letsencrypt/live' \
     '/etc/letsencrypt/archive' '/etc/openvpn/*.key' '/etc/wireguard/*.conf' /etc/ipsec.secrets \
-    '/etc/swanctl/private/*'
+    '/etc/swanctl/private/*' '/etc/cryptsetup-keys.d/*' '/etc/luks-keys/*' '/var/lib/tpm/*'
 """
 
 
 def steps(spec: Spec) -> tuple[Step, ...]:
-    """Return the step that removes registrations of agents, host certificates and their private keys."""
-    return (removal(spec, "agents", ("S18", "H27"), "remove enrolments and private keys of services", ENROLMENT),)
+    """Return the step that removes registrations of agents, certificates, and private keys of services and disks."""
+    return (removal(spec, "agents", ("S18", "H27"), "remove enrolments, and private keys of services and disks", ENROLMENT),)
