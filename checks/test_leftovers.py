@@ -25,7 +25,7 @@ ENROLMENTS = (
         "/var/lib/cloudflared",
     ),
     *("/var/lib/ubuntu-advantage/private", "/etc/letsencrypt/accounts", "/etc/letsencrypt/live", "/etc/ssl/private"),
-    *("/etc/pki/tls/private", "/etc/swanctl/private"),
+    *("/etc/pki/tls/private", "/etc/swanctl/private", "/etc/cryptsetup-keys.d", "/etc/luks-keys", "/var/lib/tpm"),
 )
 ENROLMENT_FILES = ("/etc/krb5.keytab", "/etc/ipsec.secrets", "/etc/newrelic-infra.yml")
 STAMPS = ("/var/lib/sudo/ts", "/var/lib/sudo/lectured", "/var/db/sudo", "/var/lib/faillock")
@@ -122,7 +122,7 @@ def test_no_core_dump_ships(files: tuple[File, ...]) -> None:
 
 @pytest.mark.controls("S18", layers="L")
 def test_no_enrolment_ships(spec: Spec, files: tuple[File, ...]) -> None:
-    """No agent is registered, and no service has a certificate or a secret of its own."""
+    """No agent is registered, and no service or disk has a certificate, a key or a secret of its own."""
     found = [file for file in files if (file.under(*ENROLMENTS) or str(file) in ENROLMENT_FILES) and file.kind == "f"]
     assert [str(file) for file in found if file.size and not kept(spec, file)] == []
 

@@ -20,4 +20,6 @@ under '/var/lib/amazon/ssm/*' '/opt/aws/amazon-cloudwatch-agent/logs/*' \
 
 def steps(spec: Spec) -> tuple[Step, ...]:
     """Return the step that removes registrations of agents, certificates, and private keys of services and disks."""
-    return (removal(spec, "agents", ("S18", "H27"), "remove enrolments, and private keys of services and disks", ENROLMENT),)
+    return (
+        removal(spec, "agents", ("S18", "H27"), "remove enrolments, and private keys of services and disks", ENROLMENT),
+    )

@@ -21,16 +21,12 @@ from pathlib import Path
 
 from pipeline.errors import AssayError
 from pipeline.guest.facts import gather_facts
-from pipeline.guest.keys import load_key_file, read_host_keys
 from pipeline.guest.program import Outcome, compile_program
-from pipeline.guest.shell import DirectConnector, Shell, connect
+from pipeline.guest.shell import Shell
 from pipeline.harden import harden_steps
-from pipeline.localcloud.base_image import default_cache, make_base_image
-from pipeline.localcloud.disks import DiskStore
-from pipeline.localcloud.network import public_port
 from tests.bench.rows import Row
 from tests.harden.samples import spec
-from tests.localcloud.test_guests import Machine, wait_until
+from tests.localcloud.machine import booted_debian
 from tests.peers.environment import PeersMissing, make_environment
 
 LOCK = Path(__file__).with_name("requirements.lock")
@@ -108,27 +104,10 @@ def rows(name: str, before: Verdict | str, after: Verdict | str) -> Iterator[Row
 @contextmanager
 def booted_guest() -> Iterator[Accused]:
     """Boot a Debian 12 of the local cloud, and log in."""
-    with tempfile.TemporaryDirectory(prefix="assay-bench-") as name:
-        folder = Path(name)
-        image = make_base_image("bookworm", default_cache(), print)
-        disks = DiskStore(folder / "disks")
-        disks.import_snapshot("snap-base", image.path, image.size_gib)
-        disks.create_volume("vol-1", image.size_gib, "snap-base")
-        machine = Machine(folder, disks, "vol-1")
-        try:
-            wait_until(lambda: bool(host_keys(machine)), machine.guest)
-            port = public_port(22, machine.proxy.low_ports)
-            way = DirectConnector(machine.address, port)
-            shell = connect(way, "admin", load_key_file(machine.key), host_keys(machine), BOOT_SECONDS)
-            yield Accused(shell, machine.address, port)
-            shell.close()
-        finally:
-            machine.close()
-
-
-def host_keys(machine: Machine) -> tuple[str, ...]:
-    """Return the host keys that the console shows."""
-    return tuple(read_host_keys(machine.guest.console().decode(errors="replace")))
+    with tempfile.TemporaryDirectory(prefix="assay-bench-") as name, booted_debian(Path(name)) as machine:
+        shell = machine.log_in()
+        yield Accused(shell, machine.address, machine.way.port)
+        shell.close()
 
 
 def harden(shell: Shell) -> None:

@@ -474,6 +474,11 @@ PLANTS = [
     plant(
         "an enrolment", "mkdir -p /var/lib/amazon/ssm; echo x >/var/lib/amazon/ssm/id", "leftovers::no_enrolment_ships"
     ),
+    plant(
+        "the key of a disk",
+        "mkdir -p /etc/cryptsetup-keys.d; echo x >/etc/cryptsetup-keys.d/data.key",
+        "leftovers::no_enrolment_ships",
+    ),
     plant("a checkout", "mkdir -p /srv/web/.git", "leftovers::no_checkout_ships"),
     plant(
         "a container's layer",

@@ -7,34 +7,26 @@ from pathlib import Path
 import pytest
 
 from pipeline.guest.facts import gather_facts
-from pipeline.guest.keys import load_key_file, make_key_pair, read_host_keys
+from pipeline.guest.keys import make_key_pair
 from pipeline.guest.program import Outcome, compile_program
 from pipeline.guest.shell import can_log_in, connect
 from pipeline.guest.step import Step
-from pipeline.localcloud.base_image import default_cache, make_base_image
-from pipeline.localcloud.disks import DiskStore
 from pipeline.localcloud.network import public_port
 from tests.guest.sshd import running_relay
-from tests.localcloud.test_guests import Machine, wait_until
+from tests.localcloud.machine import Machine, booted_debian
 
 pytestmark = pytest.mark.end_to_end
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    image = make_base_image("bookworm", default_cache(), print)
-    disks = DiskStore(tmp_path / "disks")
-    disks.import_snapshot("snap-base", image.path, image.size_gib)
-    disks.create_volume("vol-1", image.size_gib, "snap-base")
-    booted = Machine(tmp_path, disks, "vol-1")
-    yield booted
-    booted.close()
+    with booted_debian(tmp_path) as booted:
+        yield booted
 
 
 def test_a_guest_from_its_console_to_its_power_off(machine: Machine) -> None:
-    wait_until(lambda: bool(read_host_keys(machine.guest.console().decode(errors="replace"))), machine.guest)
-    host_keys = read_host_keys(machine.guest.console().decode(errors="replace"))
-    key, other = load_key_file(machine.key), make_key_pair("other")
+    host_keys = machine.host_keys()
+    key, other = machine.launch_key, make_key_pair("other")
     with running_relay(public_port(22, machine.proxy.low_ports), host=machine.address) as relay:
         shell = connect(relay.connector, "admin", key, host_keys, 900)
         print(f"logged in after {time.monotonic() - machine.started:.1f} s")

@@ -9,18 +9,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.guest.facts import Facts, gather_facts
-from pipeline.guest.keys import load_key_file, read_host_keys
 from pipeline.guest.program import Outcome, StepResult, compile_program
-from pipeline.guest.shell import DirectConnector, Shell, connect
+from pipeline.guest.shell import Shell
 from pipeline.guest.step import Step
 from pipeline.harden import tool_updates, updates
-from pipeline.localcloud.base_image import default_cache, make_base_image
-from pipeline.localcloud.disks import DiskStore
-from pipeline.localcloud.network import public_port
 from pipeline.spec import ToolUpdates, UpdatesOptions
 from tests.harden.test_dnf import PACKAGES_OF_DNF, Machine, install_and_close, make_repository
-from tests.localcloud.test_guests import Machine as Guest
-from tests.localcloud.test_guests import wait_until
+from tests.localcloud.machine import booted_debian
 
 pytestmark = pytest.mark.end_to_end
 
@@ -67,27 +62,14 @@ class BootedDebian:
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("dnf-guest")
-    image = make_base_image("bookworm", default_cache(), print)
-    disks = DiskStore(folder / "disks")
-    disks.import_snapshot("snap-base", image.path, image.size_gib)
-    disks.create_volume("vol-1", image.size_gib, "snap-base")
-    guest = Guest(folder, disks, "vol-1")
-
-    def host_keys() -> tuple[str, ...]:
-        return read_host_keys(guest.guest.console().decode(errors="replace"))
-
-    try:
-        wait_until(lambda: bool(host_keys()), guest.guest)
-        way = DirectConnector(guest.address, public_port(22, guest.proxy.low_ports))
-        shell = connect(way, "admin", load_key_file(guest.key), host_keys(), SECONDS)
+    with booted_debian(folder) as guest:
+        shell = guest.log_in()
         debian = BootedDebian(shell)
         debian.run(INSTALL)
         make_repository(debian)
         debian.run(SERVE)
         yield Machine(debian, f"http://127.0.0.1:{PORT}")
         shell.close()
-    finally:
-        guest.close()
 
 
 def test_a_signed_repository_of_the_build_gives_a_package_and_is_closed_again(machine: Machine) -> None:

@@ -12,22 +12,20 @@ import pytest
 
 from pipeline.errors import AssayError, GuestUnreachable
 from pipeline.guest.facts import gather_facts
-from pipeline.guest.keys import load_key_file, make_key_pair, read_host_keys
+from pipeline.guest.keys import make_key_pair
 from pipeline.guest.program import Outcome, StepResult, compile_program
 from pipeline.guest.root_shell import RootShell
-from pipeline.guest.shell import Connector, DirectConnector, Shell, can_log_in, connect
+from pipeline.guest.shell import Connector, Shell, can_log_in, connect
 from pipeline.harden import harden_steps, key_sync, rollback_command, tool_updates
 from pipeline.harden.restart import reboot_question
-from pipeline.localcloud.base_image import GATEWAY, default_cache, make_base_image
-from pipeline.localcloud.disks import DiskStore
-from pipeline.localcloud.network import public_port
+from pipeline.localcloud.base_image import GATEWAY
 from pipeline.report.evidence import Layer, Status
 from pipeline.spec import KeySync, Spec
 from pipeline.verify.live import CHECKS
 from tests.fake_cloud import FakeCloud, fake_cloud
 from tests.harden.guest_plants import PLANTS, GuestPlant
 from tests.harden.samples import KEY, OTHER_KEY, STRANGE_KEY, spec
-from tests.localcloud.test_guests import Machine, wait_until
+from tests.localcloud.machine import BOOT_SECONDS, Machine, booted_debian
 from tests.verify.proving import prove
 
 __all__ = ["fake_cloud"]
@@ -87,7 +85,6 @@ cloud-init status --wait >/dev/null
 """A service that runs as root, as many come."""
 OLDER = "sed -i '/^Package: cloud-guest-utils$/,/^$/ s/^Version: .*/Version: 0.1/' /var/lib/dpkg/status"
 """A tool that is older than what Debian's repositories have."""
-BOOT_SECONDS = 900
 
 
 @dataclass
@@ -116,7 +113,7 @@ class Guest:
     def who_gets_in(self) -> list[str]:
         """Return who may log in, of people who all have a key of theirs in their home."""
         self.shell.run(STRANGER.replace("@KEY@", SALLY.public_openssh))
-        keys = {"root": SALLY, "stranger": SALLY, "sally": SALLY, "admin": load_key_file(self.machine.key)}
+        keys = {"root": SALLY, "stranger": SALLY, "sally": SALLY, "admin": self.machine.launch_key}
         let_in = [user for user, key in keys.items() if can_log_in(self.connector, user, key, self.host_keys)]
         self.shell.run("userdel -r -f stranger; rm -r /root/.ssh")
         return let_in
@@ -132,7 +129,7 @@ class Guest:
 
     def log_in(self) -> None:
         """Open a session, once sshd answers."""
-        key = load_key_file(self.machine.key)
+        key = self.machine.launch_key
         self.shell = connect(self.connector, "admin", key, self.host_keys, BOOT_SECONDS)
         self.root_shell = self.shell.open_root_shell()
 
@@ -159,34 +156,18 @@ class Guest:
 def guest(fake_cloud: FakeCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """A Debian that is hardened in one program, with a session that nothing has cut."""
     folder = tmp_path_factory.mktemp("guest")
-    image = make_base_image("bookworm", default_cache(), print)
-    disks = DiskStore(folder / "disks")
-    disks.import_snapshot("snap-base", image.path, image.size_gib)
-    disks.create_volume("vol-1", image.size_gib, "snap-base")
     for name, subjects in (("checks", SUBJECTS), ("boot-checks", ["cloud_init"])):
         (folder / name).mkdir()
         for subject in subjects:
             (folder / name / f"test_{subject}.py").symlink_to(CHECKS / f"test_{subject}.py")
-    machine = Machine(folder, disks, "vol-1")
-    try:
-        wait_until(lambda: bool(read_host_keys(console_of(machine))), machine.guest)
-        connector = DirectConnector(machine.address, public_port(22, machine.proxy.low_ports))
-        host_keys = tuple(read_host_keys(console_of(machine)))
-        key = load_key_file(machine.key)
-        shell = connect(connector, "admin", key, host_keys, BOOT_SECONDS)
+    with booted_debian(folder) as machine:
+        shell = machine.log_in()
         HARDEN["key_sync"] |= {"endpoint": f"http://{GATEWAY}:{fake_cloud.endpoint.rpartition(':')[2]}"}
         wanted = spec(users=USERS, harden=HARDEN)
-        made = Guest(machine, connector, host_keys, folder, shell, shell.open_root_shell(), wanted)
+        made = Guest(machine, machine.way, machine.host_keys(), folder, shell, shell.open_root_shell(), wanted)
         made.shell.run(WEB, deadline_seconds=BOOT_SECONDS)
         yield made
         made.shell.close()
-    finally:
-        machine.close()
-
-
-def console_of(machine: Machine) -> str:
-    """Return what the console shows so far."""
-    return machine.guest.console().decode(errors="replace")
 
 
 def batches() -> list[list[GuestPlant]]:
@@ -339,7 +320,7 @@ def test_a_loaded_rule_is_found_out_on_a_fresh_boot(guest: Guest) -> None:
 
 def test_a_lock_out_can_be_rolled_back(guest: Guest) -> None:
     """New logins are dropped, the held session goes on, and the roll-back opens the door again (H07)."""
-    key = load_key_file(guest.machine.key)
+    key = guest.machine.launch_key
     guest.shell.run("nft insert rule inet assay_firewall input tcp dport 22 ct state new reject with tcp reset")
     with pytest.raises(AssayError):
         can_log_in(guest.connector, "admin", key, guest.host_keys)

@@ -11,25 +11,21 @@ from pathlib import Path
 import pytest
 
 from pipeline.guest.facts import gather_facts
-from pipeline.guest.keys import KeyPair, load_key_file, make_key_pair, read_host_keys
+from pipeline.guest.keys import KeyPair, make_key_pair
 from pipeline.guest.program import Outcome, compile_program
-from pipeline.guest.shell import DirectConnector, Shell, can_log_in, connect
+from pipeline.guest.shell import Shell, can_log_in, connect
 from pipeline.guest.step import Step
 from pipeline.harden import first_boot, harden_steps
-from pipeline.localcloud.base_image import default_cache, make_base_image
-from pipeline.localcloud.disks import DiskStore
-from pipeline.localcloud.network import public_port
 from pipeline.report.evidence import Layer, Status
 from pipeline.scrub import power_off_command, scrub_steps
 from pipeline.spec import Spec, load_spec
 from pipeline.spec.public_keys import fingerprint
 from tests.end_to_end import ROOT
-from tests.localcloud.test_guests import Machine, wait_until
+from tests.localcloud.machine import BOOT_SECONDS, Machine, debian_disks
 from tests.verify.proving import prove
 
 pytestmark = pytest.mark.end_to_end
 
-BOOT_SECONDS = 900
 USER = "staff"
 """A group that Debian has, and no account: our unit makes it, and does not let it join."""
 WITHOUT = """
@@ -44,45 +40,13 @@ UNITS = (first_boot.KEYS_UNIT, first_boot.LAUNCH_UNIT, first_boot.UNIT)
 
 
 @dataclass
-class Boot:
-    """A machine, and the way into it."""
-
-    machine: Machine
-    user: str
-
-    @property
-    def console(self) -> str:
-        """What it has printed."""
-        return self.machine.guest.console().decode(errors="replace")
-
-    @property
-    def key(self) -> KeyPair:
-        """The launch key."""
-        return load_key_file(self.machine.key)
-
-    @property
-    def way(self) -> DirectConnector:
-        """Where it answers."""
-        return DirectConnector(self.machine.address, public_port(22, self.machine.proxy.low_ports))
-
-    def wait(self, boots: int = 1) -> tuple[str, ...]:
-        """Wait until it has shown its host keys, and return them."""
-        wait_until(lambda: self.console.count("-----END SSH HOST KEY KEYS-----") >= boots, self.machine.guest)
-        return read_host_keys(self.console)
-
-    def log_in(self) -> Shell:
-        """Return a session, once it lets us in."""
-        return connect(self.way, self.user, self.key, self.wait(), BOOT_SECONDS)
-
-
-@dataclass
 class Images:
     """The guest that was made an image of, as far as it matters, and the one that boots from it."""
 
     wanted: Spec
     build_key: KeyPair
     expectations: dict[str, str]
-    boot: Boot
+    machine: Machine
 
 
 def perform(shell: Shell, steps: tuple[Step, ...]) -> None:
@@ -96,39 +60,36 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
     folder, later = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("consumer")
     default = load_spec(ROOT / "specs" / "debian-12-local.yaml")
     wanted = default.model_copy(update={"image": default.image.model_copy(update={"launch_user": USER})})
-    base = make_base_image("bookworm", default_cache(), print)
-    disks = DiskStore(folder / "disks")
-    disks.import_snapshot("snap-base", base.path, base.size_gib)
-    disks.create_volume("vol-1", base.size_gib, "snap-base")
-    build = Boot(Machine(folder, disks, "vol-1"), "admin")
+    disks, size_gib = debian_disks(folder)
+    build = Machine(folder, disks, "vol-1")
     try:
-        host_keys, shell = build.wait(), build.log_in()
+        host_keys, shell = build.host_keys(), build.log_in()
         removed = shell.run(WITHOUT, deadline_seconds=BOOT_SECONDS)
         assert removed.exit_status == 0, removed.stderr
         facts = gather_facts(shell)
         assert not facts.cloud_init
         expectations = {
-            "build_public_key": build.key.public_openssh,
+            "build_public_key": build.launch_key.public_openssh,
             "host_key_fingerprints": " ".join(fingerprint(line) for line in host_keys),
             "machine_id": shell.run("cat /etc/machine-id").stdout.strip(),
             "boot_id": shell.run("cat /proc/sys/kernel/random/boot_id").stdout.strip(),
-            "instance_id": build.machine.view.instance_id,
+            "instance_id": build.view.instance_id,
         }
         perform(shell, harden_steps(facts, wanted))
         facts = gather_facts(shell)
         perform(shell, scrub_steps(facts, wanted))
         shell.start_and_leave(power_off_command(facts))
         shell.close()
-        wait_until_off(build.machine)
+        wait_until_off(build)
     finally:
-        build.machine.close()
+        build.close()
     disks.snapshot_volume("vol-1", "snap-image", None)
-    disks.create_volume("vol-2", base.size_gib, "snap-image")
-    boot = Boot(Machine(later, disks, "vol-2"), USER)
+    disks.create_volume("vol-2", size_gib, "snap-image")
+    machine = Machine(later, disks, "vol-2")
     try:
-        yield Images(wanted, build.key, expectations, boot)
+        yield Images(wanted, build.launch_key, expectations, machine)
     finally:
-        boot.machine.close()
+        machine.close()
 
 
 def wait_until_off(machine: Machine) -> None:
@@ -143,25 +104,25 @@ def state_of(shell: Shell) -> tuple[str, list[str]]:
 
 
 def test_the_first_boot_is_set_up_by_our_units_and_a_reboot_changes_nothing(images: Images, tmp_path: Path) -> None:
-    boot = images.boot
-    host_keys = boot.wait()
+    machine = images.machine
+    host_keys = machine.host_keys()
     assert not {fingerprint(one) for one in host_keys} & set(images.expectations["host_key_fingerprints"].split())
-    shell = boot.log_in()
+    shell = machine.log_in(USER)
     assert shell.run("command -v cloud-init").exit_status != 0
     assert shell.run(f"id -Gn {USER}").stdout == "users\n", "a group of that name is somebody else's"
-    assert not can_log_in(boot.way, USER, images.build_key, host_keys)
-    assert not can_log_in(boot.way, "admin", boot.key, host_keys), "the key is one user's"
+    assert not can_log_in(machine.way, USER, images.build_key, host_keys)
+    assert not can_log_in(machine.way, "admin", machine.launch_key, host_keys), "the key is one user's"
     assert shell.run(f"systemctl is-active {' '.join(UNITS[:2])}").stdout.split() == ["active", "active"]
     assert (
-        f"launch key: installed for {USER} on {boot.machine.view.instance_id}"
+        f"launch key: installed for {USER} on {machine.view.instance_id}"
         in shell.run(f"journalctl -o cat -u {first_boot.LAUNCH_UNIT}").stdout
     )
     root, fingerprints = state_of(shell)
     assert re.match(r"root:!\$[^:]{20,}:", root), "a random password, and locked"
-    assert all(line.split()[1] in boot.console for line in fingerprints)
+    assert all(line.split()[1] in machine.console for line in fingerprints)
 
     shells = [shell.open_root_shell() for _ in range(2)]
-    expectations = images.expectations | {"launch_public_key": boot.key.public_openssh}
+    expectations = images.expectations | {"launch_public_key": machine.launch_key.public_openssh}
     results = prove(shells, Layer.FRESH_BOOT, images.wanted, tmp_path, expectations)
     bad = {one.source: one.detail for one in results if one.status not in (Status.PASS, Status.NOT_APPLICABLE)}
     assert bad == {}
@@ -171,9 +132,11 @@ def test_the_first_boot_is_set_up_by_our_units_and_a_reboot_changes_nothing(imag
     before = state_of(shell)
     shell.start_and_leave("systemctl reboot")
     shell.close()
-    boot.wait(boots=2)
-    shell = connect(boot.way, USER, own, host_keys, BOOT_SECONDS)
+    machine.host_keys(boots=2)
+    shell = connect(machine.way, USER, own, host_keys, BOOT_SECONDS)
     assert shell.run("systemctl is-system-running --wait", deadline_seconds=BOOT_SECONDS).stdout == "running\n"
     assert state_of(shell) == before
-    assert not can_log_in(boot.way, USER, boot.key, host_keys), "who removed the launch key does not get it back"
+    assert not can_log_in(machine.way, USER, machine.launch_key, host_keys), (
+        "who removed the launch key does not get it back"
+    )
     shell.close()
