@@ -2,8 +2,7 @@
 
 Each instance has a unix socket of its own, which QEMU connects its guest to; so the socket says who asks. Paths, status
 codes and the token protocol are those of the EC2 User Guide ("Use the Instance Metadata Service", "Instance identity
-documents"). The hop limit is not enforced: QEMU's user network ends the guest's connection and makes a new one, so the
-packet's TTL is not to be seen here. The tree does not hold it either; the API shows it.
+documents"). The hop limit is not to be seen here: the wire enforces it (routing.py), by the TTL of the guest's packets.
 """
 
 import atexit

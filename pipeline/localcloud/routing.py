@@ -26,7 +26,9 @@ class RoutingBackend(LocalInstanceBackend):
     def reach(self, instance: LocalInstance) -> Reach:
         """Return what is asked about an instance at each connection, with the ways of its packets."""
         steering = Steering(
-            lambda address: self.find_neighbour(instance, address), lambda packet: self.choose_way(instance, packet)
+            lambda address: self.find_neighbour(instance, address),
+            lambda packet: self.choose_way(instance, packet),
+            lambda packet: goes_too_far(packet, int(instance.metadata_options.http_put_response_hop_limit or 1)),
         )
         return replace(super().reach(instance), steering=steering)
 
@@ -134,6 +136,15 @@ class RoutingBackend(LocalInstanceBackend):
             self.machines.addresses.reserve(address.public_ip)
             if address.instance is not None and address.instance.nics:
                 address.instance.nics[0].public_ip = address.public_ip
+
+
+def goes_too_far(packet: Packet, hop_limit: int) -> bool:
+    """Tell whether a request for a token comes from behind more routers than its answer may pass.
+
+    EC2 lets the answer die on its way; here the request does, and who asked waits in vain as well. Source: Amazon EC2
+    User Guide, "Configure the Instance Metadata Service options" (HttpPutResponseHopLimit).
+    """
+    return packet.data.startswith(b"PUT ") and packet.hops >= hop_limit
 
 
 def admits(source: LocalInstance, target: LocalInstance, packet: Packet) -> bool:

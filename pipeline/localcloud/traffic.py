@@ -16,6 +16,8 @@ IPV4, IPV6 = 0x0800, 0x86DD
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 NAMES = {ICMP: "icmp", TCP: "tcp", UDP: "udp", ICMPV6: "icmp"}
 SYN, ACK = 0x02, 0x10
+FIRST_HOPS = (64, 128, 255)
+"""What systems begin to count down from."""
 PINGS = {ICMP: b"\x08", ICMPV6: b"\x80"}
 """What a ping begins with; all else of these protocols is talk between neighbours, or an answer."""
 DNS = 53
@@ -48,6 +50,17 @@ class Packet:
     source: str
     target: str
     payload: bytes
+    hops_left: int = FIRST_HOPS[0]
+
+    @property
+    def hops(self) -> int:
+        """Return how many routers it has passed, as far as that can be told."""
+        return min(first for first in FIRST_HOPS if first >= self.hops_left) - self.hops_left
+
+    @property
+    def data(self) -> bytes:
+        """Return what a packet of TCP carries."""
+        return self.payload[(self.payload[12] >> 4) * 4 :] if len(self.payload) > 12 else b""
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -113,14 +126,14 @@ def read_frame(frame: bytes, guest: bytes) -> Packet | None:
     body, from_guest = frame[14:], frame[6:12] == guest
     if kind == IPV4:
         length = (body[0] & 0x0F) * 4
-        addresses, protocol = (body[12:16], body[16:20]), body[9]
+        addresses, protocol, hops_left = (body[12:16], body[16:20]), body[9], body[8]
     elif kind == IPV6 and len(body) >= 40:
         length = 40
-        addresses, protocol = (body[8:24], body[24:40]), body[6]
+        addresses, protocol, hops_left = (body[8:24], body[24:40]), body[6], body[7]
     else:
         return None
     source, target = (str(ip_address(address)) for address in addresses)
-    return Packet(from_guest, protocol, source, target, body[length:])
+    return Packet(from_guest, protocol, source, target, body[length:], hops_left)
 
 
 def read_answers(message: bytes) -> dict[str, str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import BinaryIO
 
+from pipeline.localcloud.network import METADATA_ADDRESS
 from pipeline.localcloud.traffic import IPV4, TCP, Packet, read_frame
 
 log = logging.getLogger("localcloud")
@@ -26,6 +27,7 @@ Way = str | None
 Flow = tuple[int, str, str, int, int]
 
 ARP = 0x0806
+METADATA = str(METADATA_ADDRESS)
 MOST_FRAME_BYTES = 1 << 17
 MOST_FLOWS = 4096
 FLOW_SECONDS = 180.0
@@ -44,6 +46,8 @@ class Steering:
     find_neighbour: Callable[[str], str | None] = lambda address: None
     """Returns the instance that has a private address, other than this one."""
     choose_way: Callable[[Packet], Way] = lambda packet: OUT
+    is_stopped: Callable[[Packet], bool] = lambda packet: False
+    """Returns whether a packet to the metadata service goes nowhere, although its connection is open."""
 
 
 class Wire:
@@ -136,6 +140,8 @@ class Plug:
         return self._choose(packet) if packet else None
 
     def _choose(self, packet: Packet) -> Way:
+        if packet.target == METADATA and self.steering.is_stopped(packet):
+            return None
         source_port, target_port = packet.ports
         flow = (packet.protocol, packet.source, packet.target, source_port, target_port)
         known = self._flows.get(flow)

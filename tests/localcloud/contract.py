@@ -748,11 +748,11 @@ def render() -> str:
         lines.append(f"| {row.service} | {row.action} | {row.users} | {how(row)} | {note} |")
     lines += [
         "",
-        "Different from EC2: signatures and IAM policies are not checked (the cloud listens on loopback only); the hop",
-        "limit is shown and not enforced; volumes attach to stopped instances only and do not grow; guests get at most",
-        "2 processors and 2 GiB whatever the type says; security groups hold for what comes in, and let a guest",
-        "out whole or not at all; routes and access lists are kept and not followed; there are no quotas; encryption",
-        "is recorded and its sharing rules hold, the disks are plain files of the user's.",
+        "Different from EC2: signatures and IAM policies are not checked (the cloud listens on loopback only);",
+        "volumes attach to stopped instances only and do not grow; guests get at most 2 processors and 2 GiB whatever",
+        "the type says; security groups and routes hold between instances and for what comes in, and let a guest out",
+        "to the world whole or not at all; access lists are kept and not followed; there are no quotas; encryption is",
+        "recorded and its sharing rules hold, the disks are plain files of the user's.",
         "",
     ]
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from pipeline.localcloud.disks import DiskStore
 from pipeline.localcloud.guests import Guest, GuestSettings
 from pipeline.localcloud.metadata import InstanceView, MetadataServer
 from pipeline.localcloud.network import AddressPlan, PortProxy, public_port
+from pipeline.localcloud.routing import goes_too_far
 from pipeline.localcloud.wire import Steering, Wire
 
 BOOT_SECONDS = 900.0
@@ -83,12 +84,16 @@ class Machine:
             lambda: self.view,
             lambda: self.exits.append(time.time()),
             metadata,
-            Wire().plug_in(self.view.instance_id, MAC, Steering()),
+            Wire().plug_in(self.view.instance_id, MAC, self.steering()),
         )
         self.may_connect = True
         self.proxy = PortProxy(self.address, self.guest.dial, lambda port, source: self.may_connect, lambda: {22})
         self.started = time.monotonic()
         self.guest.start()
+
+    def steering(self) -> Steering:
+        """Return who says where its packets go: all out, but for a token that is asked for from too far away."""
+        return Steering(is_stopped=lambda packet: goes_too_far(packet, self.view.hop_limit))
 
     @property
     def console(self) -> str:

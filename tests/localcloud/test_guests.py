@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ from pipeline.localcloud.traffic import Flow, find_flows
 from pipeline.localcloud.wire import Steering, Wire
 from tests.localcloud.machine import MAC, Machine, debian_disks, settings_for, view, wait_until
 
+TOKEN = (
+    "curl -s -m 10 -o /dev/null -w '%{http_code}' -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "
+    "http://169.254.169.254/latest/api/token || true"
+)
 KNOCK = "timeout 2 bash -c 'exec 3<>/dev/tcp/198.51.100.7/8443' || true"
 
 USERNET = """Hub -1 (net0):
@@ -80,6 +85,10 @@ def test_a_guest_from_launch_to_the_boot_of_its_own_snapshot(store: DiskStore, t
         assert machine.ssh("systemctl --failed --no-legend") == ""
         assert "172.31.0.10" in machine.ssh("ip -br address")
         machine.ssh("sudo apt-get -q update >/dev/null && apt-cache show nftables >/dev/null")
+        assert machine.ssh(TOKEN) == "200"
+        assert machine.ssh(f"sudo sysctl -qw net.ipv4.ip_default_ttl=63; {TOKEN}") == "000", "as from a container"
+        machine.view = replace(machine.view, hop_limit=2)
+        assert machine.ssh(f"{TOKEN}; sudo sysctl -qw net.ipv4.ip_default_ttl=64") == "200"
         machine.ssh(KNOCK)
         assert Flow("tcp", "198.51.100.7", 8443) in flows_of(machine)
         assert {flow.port for flow in flows_of(machine)} >= {53, 67, 80}

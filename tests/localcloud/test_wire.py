@@ -7,8 +7,9 @@ from io import BytesIO
 
 import pytest
 
-from pipeline.localcloud.traffic import Packet
-from pipeline.localcloud.wire import MOST_FRAME_BYTES, OUT, Steering, Way, Wire, read_frames
+from pipeline.localcloud.routing import goes_too_far
+from pipeline.localcloud.traffic import Packet, read_frame
+from pipeline.localcloud.wire import METADATA, MOST_FRAME_BYTES, OUT, Steering, Way, Wire, read_frames
 
 ANA, BEN, ROUTER, ALL = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "52:55:00:00:00:01", "ff:ff:ff:ff:ff:ff"
 ADDRESSES = {"i-ana": "172.30.0.10", "i-ben": "172.30.0.11"}
@@ -22,11 +23,19 @@ def packed(mac: str) -> bytes:
 
 
 def frame(
-    source: str, target: str, *, sender: str, to: str, flags: int = SYN, ports: tuple[int, int] = (40000, 22)
+    source: str,
+    target: str,
+    *,
+    sender: str,
+    to: str,
+    flags: int = SYN,
+    ports: tuple[int, int] = (40000, 22),
+    data: bytes = b"",
+    hops_left: int = 64,
 ) -> bytes:
     """Return a TCP packet as it is on the wire."""
-    tcp = struct.pack("!HHIIBBHHH", *ports, 0, 0, 0x50, flags, 0, 0, 0)
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, TCP, 0) + socket.inet_aton(source)
+    tcp = struct.pack("!HHIIBBHHH", *ports, 0, 0, 0x50, flags, 0, 0, 0) + data
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, hops_left, TCP, 0) + socket.inet_aton(source)
     return packed(to) + packed(sender) + b"\x08\x00" + header + socket.inet_aton(target) + tcp
 
 
@@ -73,7 +82,7 @@ class Network:
             self.asked.append(packet)
             return self.choose(packet)
 
-        return Steering(find, choose)
+        return Steering(find, choose, lambda packet: goes_too_far(packet, hop_limit=1))
 
 
 @pytest.fixture
@@ -125,6 +134,34 @@ def test_what_may_go_nowhere_goes_nowhere_and_an_error_of_the_judge_is_a_no(netw
         network.ana.send(frame(ADDRESSES["i-ana"], WEB, sender=ANA, to=ROUTER, ports=(40000, port)))
     assert network.ana.read("onward")[36:38] == struct.pack("!H", 443)
     assert len(network.asked) == 3
+
+
+def test_a_token_goes_no_further_than_the_hop_limit_and_everything_else_does(network: Network) -> None:
+    def ask(data: bytes, hops_left: int, target: str = METADATA, flags: int = ACK) -> bytes:
+        ana = ADDRESSES["i-ana"]
+        return frame(ana, target, sender=ANA, to=ROUTER, flags=flags, ports=(40000, 80), data=data, hops_left=hops_left)
+
+    token, read = b"PUT /latest/api/token HTTP/1.1\r\n", b"GET /latest/ HTTP/1.1\r\n"
+    network.ana.send(ask(b"", 63, flags=SYN))
+    network.ana.send(ask(token, 63))
+    network.ana.send(ask(token, 127))
+    for passed in (ask(read, 63), ask(token, 64), ask(token, 255), ask(token, 63, WEB)):
+        network.ana.send(passed)
+    assert network.ana.read("onward") == ask(b"", 63, flags=SYN), "a connection opens"
+    for passed in (ask(read, 63), ask(token, 64), ask(token, 255), ask(token, 63, WEB)):
+        assert network.ana.read("onward") == passed
+
+
+@pytest.mark.parametrize(("hop_limit", "furthest"), [(1, 0), (2, 1), (64, 63)])
+def test_a_hop_limit_lets_a_token_behind_one_router_less(hop_limit: int, furthest: int) -> None:
+    def from_behind(routers: int) -> Packet:
+        sent = frame(ADDRESSES["i-ana"], METADATA, sender=ANA, to=ROUTER, data=b"PUT /", hops_left=128 - routers)
+        packet = read_frame(sent, packed(ANA))
+        assert packet
+        return packet
+
+    assert not goes_too_far(from_behind(furthest), hop_limit)
+    assert goes_too_far(from_behind(furthest + 1), hop_limit) or furthest == 63
 
 
 def test_who_has_an_address_is_asked_of_who_has_it(network: Network) -> None:
