@@ -361,7 +361,7 @@ class LocalInstanceBackend(ImageBackend):
             memory_mib=min(described.get("MemoryInfo", {}).get("SizeInMiB", 1024), MOST_MEMORY_MIB),
             boot_mode=instance.current_instance_boot_mode,
             disks=disks,
-            egress=self.machines.egress and self.lets_out(instance),
+            egress=self.machines.egress and self.lets_anything_out(instance),
             instance_type=instance.instance_type,
         )
 
@@ -509,8 +509,8 @@ class LocalInstanceBackend(ImageBackend):
         """Return the ingress rules of the groups of an instance."""
         return [rule for group in groups_of(instance) for rule in group.ingress_rules]
 
-    def lets_out(self, instance: LocalInstance) -> bool:
-        """Tell whether the security groups let an instance reach anything: a guest goes out, or it does not."""
+    def lets_anything_out(self, instance: LocalInstance) -> bool:
+        """Tell whether the security groups let an instance out at all; each connection is judged on the wire too."""
         return any(group.egress_rules for group in groups_of(instance))
 
     def may_connect(self, instance: LocalInstance, port: int, source: str) -> bool:

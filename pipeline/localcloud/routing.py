@@ -1,14 +1,14 @@
 """Which way packets go: between the instances of a VPC, out of it by the route tables, and what security groups stop.
 
 An instance with a public address goes out by it, one without by the NAT that its subnet's route table names. Security
-groups judge what opens a connection between instances; the way out of the host is all or nothing (`lets_out`), and
-access lists are kept and not enforced. Sources: Amazon VPC User Guide, "Route tables", "NAT instances" and "Security
-group connection tracking".
+groups judge what opens a connection, to a neighbour or to the world; access lists are kept and not enforced. What a
+guest asks of this host's proxy is for the network's own router, and passes. Sources: Amazon VPC User Guide, "Route
+tables", "NAT instances" and "Security group connection tracking".
 """
 
 # ruff: noqa: ANN401 -- moto's parameters and answers have no types
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, cast
@@ -56,12 +56,10 @@ class RoutingBackend(LocalInstanceBackend):
         with self.cloud.lock:
             if target in IPv4Network(self.get_vpc(str(instance.vpc_id)).cidr_block):
                 peer = self.neighbour(instance, packet.target)
-            elif own and instance.public_ip:
-                return OUT
             else:
-                way = self.way_out(instance, target)
+                way = OUT if own and instance.public_ip else self.way_out(instance, target)
                 if way == OUT:
-                    return OUT
+                    return OUT if lets_out(instance, packet) else None
                 peer = self.nat_instance(way) if way else None
             return peer.id if peer and admits(instance, peer, packet) else None
 
@@ -149,14 +147,23 @@ def goes_too_far(packet: Packet, hop_limit: int) -> bool:
 
 def admits(source: LocalInstance, target: LocalInstance, packet: Packet) -> bool:
     """Tell whether the security groups of both ends let a packet open a connection."""
-    protocol, port = NAMES.get(packet.protocol, str(packet.protocol)), packet.ports[1]
-    out, into = groups_of(source), groups_of(target)
-    return any(
-        rule_admits(rule, protocol, port, packet.target, {group.id for group in into})
-        for group in out
-        for rule in group.egress_rules
-    ) and any(
-        rule_admits(rule, protocol, port, packet.source, {group.id for group in out})
-        for group in into
+    groups = {group.id for group in groups_of(source)}
+    return lets_out(source, packet, {group.id for group in groups_of(target)}) and any(
+        rule_admits(rule, *asked_for(packet), packet.source, groups)
+        for group in groups_of(target)
         for rule in group.ingress_rules
     )
+
+
+def lets_out(source: LocalInstance, packet: Packet, peer_groups: Collection[str] = ()) -> bool:
+    """Tell whether the security groups of an instance let a packet open a connection to the world, or to a peer."""
+    return any(
+        rule_admits(rule, *asked_for(packet), packet.target, peer_groups)
+        for group in groups_of(source)
+        for rule in group.egress_rules
+    )
+
+
+def asked_for(packet: Packet) -> tuple[str, int]:
+    """Return the protocol and the port that a packet is for, as rules name them."""
+    return NAMES.get(packet.protocol, str(packet.protocol)), packet.ports[1]

@@ -133,6 +133,19 @@ def test_what_a_group_does_not_let_out_stays_in(network: Network) -> None:
     assert network.way(network.gate, network.address(network.guest), 22) is None
 
 
+def test_only_what_a_group_lets_out_reaches_the_world(network: Network) -> None:
+    every = {"IpProtocol": "-1", "IpRanges": WORLD}
+    some = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "IpRanges": [{"CidrIp": "198.51.100.0/24"}]}
+    network.ec2.revoke_security_group_egress(GroupId=network.public, IpPermissions=[every])
+    assert network.way(network.gate, WEB) is None
+    network.ec2.authorize_security_group_egress(GroupId=network.public, IpPermissions=[some])
+    assert network.way(network.gate, WEB) == OUT
+    assert network.way(network.gate, WEB, 80) is None
+    assert network.way(network.gate, WEB, protocol=UDP) is None
+    assert network.way(network.gate, "203.0.113.7") is None
+    assert network.way(network.gate, RESOLVER, 53, UDP) == OUT, "the network's own services are in no rule"
+
+
 def test_an_instance_without_a_public_address_goes_out_through_a_nat_or_not_at_all(network: Network) -> None:
     assert network.way(network.gate, WEB) == OUT
     assert network.way(network.guest, WEB) is None
