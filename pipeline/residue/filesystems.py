@@ -79,6 +79,10 @@ class SourceFile(io.RawIOBase):
         """Return bytes from a place, cut off at the end of the file."""
         size = max(0, min(size, self._size - offset))
         block_size = self._source.block_size
+        if len(self._extents) == 1:  # a partition, of which a library reads thousands of small pieces
+            index, within = divmod(self._extents[0].physical + offset, block_size)
+            if within + size <= block_size:
+                return self._block(index)[within : within + size]
         parts = []
         for run in self._pieces(offset, size):
             position, end = run.physical, run.physical + run.size

