@@ -10,6 +10,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from pipeline.report.evidence import Evidence, Finding, Layer, Result, Status
 from pipeline.report.html import render_html
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.end_to_end
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 NEEDS = "needs Chromium: apt-get install chromium chromium-driver (ci/packages-peers)"
 OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+DRAWING_SECONDS = 60
 PROVED = "return [...document.querySelectorAll('tr.proved')].filter(row => row.checkVisibility()).length"
 HUGE = FULL.model_copy(
     update={
@@ -145,7 +147,9 @@ def test_paper_shows_what_the_screen_folds(browser: webdriver.Chrome, tmp_path: 
     show(browser, tmp_path, FULL)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     folded = browser.find_element(By.ID, "of-H04")
-    assert browser.execute_script("return arguments[0].checkVisibility({contentVisibilityAuto: true})", folded)
+    unfolded = "return arguments[0].checkVisibility({contentVisibilityAuto: true})"
+    # The browser unfolds it with the next picture that it draws.
+    WebDriverWait(browser, DRAWING_SECONDS).until(lambda _: browser.execute_script(unfolded, folded))
     assert not browser.find_element(By.TAG_NAME, "nav").is_displayed()
 
 
