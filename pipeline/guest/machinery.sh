@@ -118,11 +118,14 @@ follow() {
     part='' line='' dead='' ended=''
     while :; do
         news=
-        while [ -z "$ended" ] && IFS= read -r line; do
+        while IFS= read -r line; do
             line=$part$line part=
             news="$news$assay_nonce $line
 "
-            if [ "$line" = 'end .' ]; then ended=yes; fi
+            if [ "$line" = 'end .' ]; then
+                ended=yes
+                break
+            fi
         done
         if [ -n "$news" ]; then printf %s "$news" || exit 1; fi
         if [ -n "$ended" ]; then return; fi

@@ -32,6 +32,8 @@ log = logging.getLogger("localcloud.server")
 CREDENTIAL = re.compile(r"Credential=(?P<key>[^/,\s]+)/\d{8}/(?P<region>[^/,\s]+)/(?P<service>[^/,\s]+)/aws4_request")
 LOCKED = frozenset({"ec2", "ssm", "iam", "sts"})
 MOST_BODY = 1 << 24
+STOP_SECONDS = 0.02
+"""It is looked so often whether the server is to stop."""
 
 Environment = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -284,7 +286,7 @@ class Server:
 
     def serve(self) -> None:
         """Answer until `stop` is called."""
-        self._server.serve_forever(0.02)
+        self._server.serve_forever(STOP_SECONDS)
 
     def start(self) -> None:
         """Answer in a thread of its own."""

@@ -11,7 +11,6 @@ from pipeline.guest.keys import make_key_pair
 from pipeline.guest.program import Outcome, compile_program
 from pipeline.guest.shell import can_log_in, connect
 from pipeline.guest.step import Step
-from pipeline.localcloud.network import public_port
 from tests.guest.sshd import running_relay
 from tests.localcloud.machine import Machine, booted_debian
 
@@ -27,7 +26,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def test_a_guest_from_its_console_to_its_power_off(machine: Machine) -> None:
     host_keys = machine.host_keys()
     key, other = machine.launch_key, make_key_pair("other")
-    with running_relay(public_port(22, machine.proxy.low_ports), host=machine.address) as relay:
+    with running_relay(machine.way.port, host=machine.address) as relay:
         shell = connect(relay.connector, "admin", key, host_keys, 900)
         print(f"logged in after {time.monotonic() - machine.started:.1f} s")
         assert shell.run("id -u; cloud-init status --wait >/dev/null; echo $HOME").stdout.split() == ["0", "/root"]

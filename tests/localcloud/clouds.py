@@ -36,8 +36,8 @@ class LocalCloud:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        (home / "authority").mkdir(exist_ok=True)
         for name, content in authority().items():
-            (home / "authority").mkdir(exist_ok=True)
             (home / "authority" / name).write_bytes(content)
         self.cloud = open_cloud(home, FakeGuest, [make_fake_base(home)])
         self.server = Server(self.cloud, 0)

@@ -1,6 +1,5 @@
 """A machine for tests: a guest with its proxy and a key, as the control plane has it, and the way into it."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -121,8 +120,16 @@ class Machine:
 
     def ssh(self, command: str, deadline_seconds: float = 600) -> str:
         options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
-        port = str(public_port(22, self.proxy.low_ports))
-        line = ["ssh", *options.split(), "-i", str(self.key), "-p", port, f"admin@{self.address}", command]
+        line = [
+            "ssh",
+            *options.split(),
+            "-i",
+            str(self.key),
+            "-p",
+            str(self.way.port),
+            f"admin@{self.address}",
+            command,
+        ]
         answers: list[subprocess.CompletedProcess[str]] = []
 
         def logged_in() -> bool:
@@ -135,8 +142,7 @@ class Machine:
 
     def greeting(self, deadline_seconds: float = 30) -> bytes:
         """Return the first bytes of the ssh server, or raise what ended the connection."""
-        port = public_port(22, self.proxy.low_ports)
-        with socket.create_connection((self.address, port), deadline_seconds) as connection:
+        with self.way.open_socket(deadline_seconds) as connection:
             return connection.recv(64)
 
     def wait_for_port(self) -> None:
