@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from pipeline.errors import GuestFailed, GuestUnreachable, HostKeyMismatch, StepFailed
@@ -16,7 +17,7 @@ from pipeline.guest.facts import gather_facts
 from pipeline.guest.keys import make_key_pair
 from pipeline.guest.program import compile_program
 from pipeline.guest.root_shell import Output
-from pipeline.guest.shell import DirectConnector, Shell, can_log_in, connect, load_key, try_credentials
+from pipeline.guest.shell import DirectConnector, GuestTransport, Shell, can_log_in, connect, load_key, try_credentials
 from pipeline.guest.step import Secret, Step
 from tests.guest.sshd import Relay, Sshd, free_port, running_relay, running_sshd
 
@@ -221,6 +222,40 @@ def test_a_refusal_is_also_a_guest_that_hangs_up_after_one_attempt(tmp_path: Pat
     with running_sshd(tmp_path, "MaxAuthTries 1") as strict:
         assert not can_log_in(strict.connector, strict.user, make_key_pair("other"), strict.host_keys)
         assert can_log_in(strict.connector, strict.user, strict.key, strict.host_keys)
+
+
+class GrantsAfterwards(paramiko.auth_handler.AuthHandler):
+    """A server's side of a login that grants no service before it was asked for the user."""
+
+    def _parse_service_request(self, message: paramiko.Message) -> None:
+        self.asked = message
+
+    def _parse_userauth_request(self, message: paramiko.Message) -> None:
+        super()._parse_service_request(self.asked)
+        super()._parse_userauth_request(message)
+
+
+class LetsEverybodyIn(paramiko.ServerInterface):
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return paramiko.common.AUTH_SUCCESSFUL
+
+
+def test_a_login_asks_for_the_service_and_for_the_user_at_once() -> None:
+    """A round trip less for who is far away: the server here answers only when it has both."""
+    key = load_key(make_key_pair("a key").private_openssh)
+    ours, theirs = socket.socketpair()
+    server, client = paramiko.Transport(theirs), GuestTransport(ours)
+    try:
+        server.add_server_key(key)
+        server.auth_handler = GrantsAfterwards(server)
+        server.start_server(threading.Event(), LetsEverybodyIn())
+        client.start_client(timeout=SECONDS)
+        client.auth_timeout = SECONDS
+        assert client.log_in_with_key("somebody", key) == []
+        assert client.is_authenticated()
+    finally:
+        client.close()
+        server.close()
 
 
 def test_silence_is_no_refusal(sshd: Sshd) -> None:
