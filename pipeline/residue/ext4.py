@@ -91,8 +91,13 @@ class Ext4:
         """Raise DiskNotRewritable unless the file system is clean and all of its features are known here."""
         (state,) = struct.unpack_from("<H", self.superblock, 58)
         (last_orphan,) = struct.unpack_from("<I", self.superblock, 0xE8)
-        if self.incompatible & NEEDS_RECOVERY or self.read_only & ORPHANS_PRESENT or not state & 1 or last_orphan:
-            raise DiskNotRewritable("the ext4 file system was not unmounted cleanly")
+        signs = {
+            "its journal wants to be replayed": self.incompatible & NEEDS_RECOVERY,
+            "it is not marked as clean": not state & 1,
+            "deleted files are still held open": last_orphan or self.read_only & ORPHANS_PRESENT,
+        }
+        if found := [sign for sign, is_there in signs.items() if is_there]:
+            raise DiskNotRewritable(f"the ext4 file system was not unmounted cleanly: {', '.join(found)}")
         unknown = self.incompatible & ~KNOWN_INCOMPATIBLE, self.read_only & ~KNOWN_READ_ONLY
         if any(unknown):
             raise DiskNotRewritable(f"ext4 features that are not known: {unknown[0]:#x}, {unknown[1]:#x}")

@@ -14,6 +14,9 @@ for folder in /tmp/systemd-private-*; do
     unit=${folder#*-private-*-}
     timeout 10 systemctl stop "${unit%-*}"
 done
+# pid 1 cannot be killed: it starts itself anew.
+replaced=' /(usr|lib|lib64|bin|sbin|opt|var|srv|home|root|etc)/.* \(deleted\)$'
+if grep -qE "$replaced" /proc/1/maps; then timeout 20 systemctl daemon-reexec; fi
 # What is removed below is in free blocks afterwards, and nothing overwrites those any more (S22).
 wipe() {
     find "$@" -links 1 -xdev -type f -size +0 2>/dev/null | while IFS= read -r file; do
@@ -37,6 +40,21 @@ rm -f /var/lib/systemd/random-seed /var/lib/systemd/timers/*
 find /var/log ! -type d -exec rm -f {} +
 find /tmp /var/tmp -mindepth 1 -maxdepth 1 -exec rm -rf {} +
 : >/etc/machine-id
+# Who holds what was deleted, as all do who run since before an update of their libraries, would leave orphaned inodes.
+# What pid 1 starts in their place is born frozen: it writes nothing.
+echo $$ >/sys/fs/cgroup/cgroup.procs && echo 1 >/sys/fs/cgroup/system.slice/cgroup.freeze
+holders() {
+    {
+        find /proc/[0-9]*/fd -lname '/*(deleted)' ! -lname '/memfd:*'
+        grep -lsE "$replaced" /proc/[0-9]*/maps
+    } | cut -d / -f 3 | sort -u | grep -vxE "1|$$"
+}
+tries=0
+while held=$(holders) && [ "$tries" -lt 50 ]; do
+    tries=$((tries + 1))
+    kill -s KILL $held
+    sleep 0.1
+done
 sync
 # Read-only by force, whoever has a file open: ext4 is clean afterwards, and needs no recovery.
 echo u >/proc/sysrq-trigger
@@ -46,6 +64,8 @@ while grep -qE '^/dev/[^ ]+ [^ ]+ [^ ]+ rw[, ]' /proc/mounts; do
     if [ "$tries" -gt 100 ]; then break; fi
     sleep 0.1
 done
+# A file system is called read-only before its journal is written out. This waits for the lock that is held meanwhile.
+sync
 echo o >/proc/sysrq-trigger
 sleep 20
 # A kernel without that key, or one whose power-off failed.

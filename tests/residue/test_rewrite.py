@@ -276,9 +276,9 @@ def test_a_removed_folder_is_known_from_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        ("ssv state 0", "not unmounted cleanly"),
-        ("feature needs_recovery", "not unmounted cleanly"),
-        ("ssv last_orphan 12", "not unmounted cleanly"),
+        ("ssv state 0", "not unmounted cleanly: it is not marked as clean$"),
+        ("feature needs_recovery", "not unmounted cleanly: its journal wants to be replayed$"),
+        ("ssv last_orphan 12", "not unmounted cleanly: deleted files are still held open$"),
         ("feature meta_bg", "not known"),
         ("feature sparse_super2", "cannot be read"),
         ("freeb {block}", "marked free"),
