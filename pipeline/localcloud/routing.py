@@ -39,10 +39,11 @@ class RoutingBackend(LocalInstanceBackend):
         return found.id if found else None
 
     def neighbour(self, instance: LocalInstance, address: str) -> LocalInstance | None:
-        """Return an instance's neighbour at an address."""
+        """Return an instance's neighbour at an address. Another VPC may have the same addresses."""
         for other in cast(list[LocalInstance], self.all_instances()):
-            if other.state in ("pending", "running") and other.private_ip == address and other.id != instance.id:
-                return other if other.vpc_id == instance.vpc_id else None
+            lives_there = other.vpc_id == instance.vpc_id and other.private_ip == address
+            if lives_there and other.state in ("pending", "running") and other.id != instance.id:
+                return other
         return None
 
     def choose_way(self, instance: LocalInstance, packet: Packet) -> Way:

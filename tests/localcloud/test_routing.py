@@ -36,14 +36,15 @@ class Network:
             ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
         ec2.create_route(RouteTableId=self.tables[0], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
         self.public, self.private = (self.group(name) for name in ("public", "private"))
-        self.gate = self.launch(self.subnets[0], self.public, public=True)
-        self.guest = self.launch(self.subnets[1], self.private, public=False)
+        self.gate = self.launch(self.subnets[0], self.public, "172.30.0.10", public=True)
+        self.guest = self.launch(self.subnets[1], self.private, "172.30.0.140", public=False)
 
     def group(self, name: str) -> str:
         return str(self.ec2.create_security_group(GroupName=name, Description=name, VpcId=self.vpc)["GroupId"])
 
-    def launch(self, subnet: str, group: str, *, public: bool) -> str:
+    def launch(self, subnet: str, group: str, address: str, *, public: bool) -> str:
         card = {"DeviceIndex": 0, "SubnetId": subnet, "Groups": [group], "AssociatePublicIpAddress": public}
+        card["PrivateIpAddress"] = address
         return launch(self.ec2, NetworkInterfaces=[card])
 
     def address(self, instance_id: str) -> str:
@@ -97,6 +98,10 @@ def test_a_neighbour_is_found_by_its_address_in_the_same_vpc_alone(network: Netw
     guest = backend.one_instance(network.guest)
     assert backend.find_neighbour(guest, network.address(network.gate)) == network.gate
     assert backend.find_neighbour(guest, network.address(network.guest)) is None
+    twin = Network(network.cloud)
+    assert twin.address(twin.gate) == network.address(network.gate)
+    assert backend.find_neighbour(backend.one_instance(twin.guest), twin.address(twin.gate)) == twin.gate
+    assert backend.find_neighbour(guest, network.address(network.gate)) == network.gate, "each in its own VPC"
     stranger = launch(network.ec2)
     assert backend.find_neighbour(guest, network.address(stranger)) is None
     gate_address = network.address(network.gate)
