@@ -330,14 +330,15 @@ def write_sparse(image: Path, offset: int, content: bytes) -> None:
                 file.write(piece)
 
 
-def run(command: list[str], text: str | None = None) -> None:
-    """Run a tool. Raises BaseImageFailed with the end of what it said, or with the package to install."""
+def run(command: list[str], text: str | None = None, folder: Path | None = None) -> None:
+    """Run a tool, in the folder. Raises BaseImageFailed: the end of what it said, or the package to install."""
     environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
     try:
         subprocess.run(
             command,
             input=text,
             env=environment,
+            cwd=folder,
             text=True,
             check=True,
             timeout=DEADLINE_SECONDS,

@@ -8,14 +8,11 @@ measured, an emulated guest that is reset takes five times as long to load its k
 
 import contextlib
 import hashlib
-import os
-import re
 import select
 import shlex
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.localcloud.emulator import accelerator, choose_emulator
 from pipeline.localcloud.metadata import InstanceView, MetadataServer
 from pipeline.localcloud.network import (
     METADATA_ADDRESS,
@@ -35,14 +33,9 @@ from pipeline.localcloud.qmp import Monitor, MonitorFailed
 from pipeline.localcloud.traffic import PACKET_BYTES
 from pipeline.localcloud.wire import Plug
 
-Accelerator = Literal["kvm", "tcg"]
-
-QEMU = "qemu-system-x86_64"
 EMULATED_CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"
 """x86-64-v2. `max` also has what emulation pays for at every step: measured, a boot took a quarter longer with it."""
 FIRMWARE = Path("/usr/share/OVMF")
-PROBE_FIRMWARE = Path("/usr/share/ovmf/OVMF.fd")
-PROBE_SECONDS = 20.0
 START_SECONDS = 30.0
 DIAL_SECONDS = 1.0
 DIAL_POLL_SECONDS = 0.1
@@ -348,7 +341,8 @@ class Guest:
         smbios = f"manufacturer=Amazon EC2,product={settings.instance_type},uuid={machine_id},serial={machine_id}"
         accelerate = ["kvm", "-cpu", "host"] if accelerator() == "kvm" else ["tcg,thread=multi", "-cpu", EMULATED_CPU]
         return [
-            *("setpriv", "--pdeathsig", "KILL", QEMU, "-accel", *accelerate, "-machine", "pc", "-nodefaults"),
+            *("setpriv", "--pdeathsig", "KILL", *choose_emulator().command, "-accel", *accelerate),
+            *("-machine", "pc", "-nodefaults"),
             *("-name", settings.instance_id, "-smp", str(settings.processors), "-m", str(settings.memory_mib)),
             *("-uuid", machine_id, "-smbios", "type=0,vendor=Amazon EC2", "-smbios", f"type=1,{smbios}"),
             *("-smbios", f"type=2,asset={settings.instance_id}"),  # as the boards of Nitro say it
@@ -445,61 +439,3 @@ def find_state(listing: str, port: int, client_port: int) -> str | None:
         if len(fields) >= 6 and fields[3] == str(port) and fields[5] == str(client_port):
             return fields[0].removeprefix("TCP[").removesuffix("]")
     return None
-
-
-def accelerator() -> Accelerator:
-    """Return "kvm" where a probe showed that a guest boots with it, and "tcg" otherwise.
-
-    /dev/kvm may exist, open, and still break every guest. The probe's answer is remembered until the host boots again.
-    """
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK) or not PROBE_FIRMWARE.exists():
-        return "tcg"
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assay"
-    remembered = cache / f"accelerator-{boot_id}"
-    with contextlib.suppress(FileNotFoundError):
-        return "kvm" if remembered.read_text() == "kvm" else "tcg"
-    found: Accelerator = "kvm" if probe_kvm() else "tcg"
-    cache.mkdir(parents=True, exist_ok=True)
-    for old in cache.glob("accelerator-*"):
-        old.unlink(missing_ok=True)
-    remembered.write_text(found)
-    return found
-
-
-def probe_kvm() -> bool:
-    """Boot UEFI firmware with KVM: it runs in long mode, with timers and PCI, and says so on the serial port."""
-    with tempfile.TemporaryDirectory(prefix="assay-kvm-") as folder:
-        log = Path(folder) / "serial.log"
-        command = [
-            QEMU,
-            "-accel",
-            "kvm",
-            "-cpu",
-            "host",
-            "-machine",
-            "pc",
-            "-m",
-            "128",
-            "-nodefaults",
-            "-display",
-            "none",
-        ]
-        command += ["-bios", str(PROBE_FIRMWARE), "-serial", f"file:{log}"]
-        try:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-        except OSError:
-            return False
-        try:
-            deadline = time.monotonic() + PROBE_SECONDS
-            while time.monotonic() < deadline and process.poll() is None:
-                if log.exists() and re.search(rb"UEFI|BdsDxe", log.read_bytes()):
-                    return True
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.1)
-            return False
-        finally:
-            process.kill()
-            process.wait()

@@ -12,9 +12,10 @@ from pathlib import Path
 from pipeline.localcloud import DEFAULT_PORT, control_plane
 from pipeline.localcloud.base_image import BaseImage, BaseImageFailed, default_cache, make_base_image
 from pipeline.localcloud.cloud import Cloud
+from pipeline.localcloud.emulator import accelerator, choose_emulator
 from pipeline.localcloud.fake_guests import FakeGuest
 from pipeline.localcloud.faults import FaultRefused
-from pipeline.localcloud.guests import Guest, accelerator
+from pipeline.localcloud.guests import Guest
 from pipeline.localcloud.machines import GuestFactory, Machines
 from pipeline.localcloud.seeding import make_fake_base, seed_images
 from pipeline.localcloud.server import Server
@@ -61,6 +62,7 @@ def run_service(home: Path, options: argparse.Namespace) -> int:
         cache = default_cache()
         suites = options.base or ["bookworm"]
         bases = [make_fake_base(home)] if fake else [make_base_image(suite, cache, log.info) for suite in suites]
+        accelerated_by = "none" if fake else f"{accelerator()}, QEMU {'.'.join(map(str, choose_emulator().version))}"
         cloud = open_cloud(home, FakeGuest if fake else Guest, bases, egress=not options.no_egress)
         if options.faults:
             cloud.faults.replace(json.loads(Path(options.faults).read_text())["faults"])
@@ -68,7 +70,7 @@ def run_service(home: Path, options: argparse.Namespace) -> int:
     except (BaseImageFailed, StateRefused, FaultRefused, OSError, ValueError, KeyError) as error:
         log.error("local cloud: %s", error)
         return 1
-    serve_until_stopped(home, server, "none" if fake else accelerator())
+    serve_until_stopped(home, server, accelerated_by)
     return 0
 
 

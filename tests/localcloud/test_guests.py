@@ -12,6 +12,7 @@ from pipeline.localcloud import guests
 from pipeline.localcloud.authority import Authority
 from pipeline.localcloud.base_image import default_cache, make_base_image
 from pipeline.localcloud.disks import DiskStore
+from pipeline.localcloud.emulator import SLOW_BEFORE, choose_emulator
 from pipeline.localcloud.guests import Guest
 from pipeline.localcloud.metadata import MetadataServer
 from pipeline.localcloud.traffic import Flow, find_flows
@@ -23,6 +24,7 @@ TOKEN = (
     "http://169.254.169.254/latest/api/token || true"
 )
 KNOCK = "timeout 2 bash -c 'exec 3<>/dev/tcp/198.51.100.7/8443' || true"
+PROCESSES = 50
 
 USERNET = """Hub -1 (net0):
   Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
@@ -61,6 +63,11 @@ def flows_of(machine: Machine) -> list[Flow]:
     return find_flows(machine.guest.capture, machine.guest.settings.mac)
 
 
+def translated(machine: Machine) -> int:
+    """Return how many blocks of the guest's code the emulator has translated."""
+    return int(re.findall(r"TB count +(\d+)", machine.guest._running_monitor().execute_human("info jit"))[0])
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiskStore]:
     image = make_base_image("bookworm", default_cache(), print)
@@ -85,6 +92,10 @@ def test_a_guest_from_launch_to_the_boot_of_its_own_snapshot(store: DiskStore, t
         assert machine.ssh("systemctl --failed --no-legend") == ""
         assert "172.31.0.10" in machine.ssh("ip -br address")
         machine.ssh("sudo apt-get -q update >/dev/null && apt-cache show nftables >/dev/null")
+        if choose_emulator().version >= (SLOW_BEFORE,):
+            before = translated(machine)
+            machine.ssh(f"for number in $(seq {PROCESSES}); do /bin/true; done")
+            assert translated(machine) - before < PROCESSES * 500, "a library is translated once, not in each process"
         assert machine.ssh(TOKEN) == "200"
         assert machine.ssh(f"sudo sysctl -qw net.ipv4.ip_default_ttl=63; {TOKEN}") == "000", "as from a container"
         machine.view = replace(machine.view, hop_limit=2)
