@@ -24,10 +24,12 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def running_cloud(home: Path) -> Iterator[dict[str, str]]:
     """Run a local cloud and yield the environment in which every AWS client, and `invoke` too, uses it.
 
-    Base images come from the user's cache: only the first run of all makes them. Guests are shut down at the end.
+    Base images come from the user's cache: only the first run of all makes them. Guests are shut down at the end. They
+    have one processor each, as two test processes each have a guest.
     """
     try:
-        yield cloud_command(home, "start", "--json", deadline_seconds=START_SECONDS)["environment"] | {
+        started = cloud_command(home, "start", "--json", "--processors=1", deadline_seconds=START_SECONDS)
+        yield started["environment"] | {
             "ASSAY_CLOUD_HOME": str(home),
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",

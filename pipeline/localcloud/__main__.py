@@ -145,6 +145,7 @@ def serve_arguments(options: argparse.Namespace) -> list[str]:
     arguments += ["--port", str(options.port)] if options.port else []
     arguments += [item for base in options.base for item in ("--base", base)]
     arguments += ["--no-egress"] if options.no_egress else []
+    arguments += ["--processors", str(options.processors)]
     arguments += ["--faults", options.faults] if options.faults else []
     return arguments
 
@@ -242,6 +243,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--base", action="append", choices=list(RELEASES), default=[])
         command.add_argument("--guests", choices=["real", "fake"], default="real")
         command.add_argument("--no-egress", action="store_true", help="guests reach nothing outside")
+        command.add_argument(
+            "--processors", type=int, choices=[1, 2], default=2, help="of a guest at most; 1 where many run at once"
+        )
         command.add_argument("--faults", help="a JSON file of faults that are set from the beginning")
         if name == "start":
             command.add_argument("--json", action="store_true")

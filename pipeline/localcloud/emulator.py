@@ -157,21 +157,9 @@ def probe_kvm() -> bool:
     """Boot UEFI firmware with KVM: it runs in long mode, with timers and PCI, and says so on the serial port."""
     with tempfile.TemporaryDirectory(prefix="assay-kvm-") as folder:
         log = Path(folder) / "serial.log"
-        command = [
-            QEMU,
-            "-accel",
-            "kvm",
-            "-cpu",
-            "host",
-            "-machine",
-            "pc",
-            "-m",
-            "128",
-            "-nodefaults",
-            "-display",
-            "none",
-        ]
-        command += ["-bios", str(PROBE_FIRMWARE), "-serial", f"file:{log}"]
+        machine = ["-machine", "pc", "-m", "128", "-nodefaults", "-display", "none"]
+        firmware = ["-bios", str(PROBE_FIRMWARE), "-serial", f"file:{log}"]
+        command = [QEMU, "-accel", "kvm", "-cpu", "host", *machine, *firmware]
         try:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

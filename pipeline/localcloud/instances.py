@@ -40,7 +40,6 @@ from pipeline.localcloud.refusals import Refused, not_found, required
 BootMode = Literal["legacy-bios", "uefi"]
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
-MOST_PROCESSORS = 2
 MOST_MEMORY_MIB = 2048
 """Guests share one host: a larger instance type gets this much, and the API says what the type has."""
 FORGET_TERMINATED = datetime.timedelta(hours=1)
@@ -357,7 +356,7 @@ class LocalInstanceBackend(ImageBackend):
             private_address=str(instance.private_ip),
             public_address=instance.public_ip or "",
             mac=instance.nics[0].mac_address,
-            processors=min(described.get("VCpuInfo", {}).get("DefaultVCpus", 1), MOST_PROCESSORS),
+            processors=min(described.get("VCpuInfo", {}).get("DefaultVCpus", 1), self.machines.processors),
             memory_mib=min(described.get("MemoryInfo", {}).get("SizeInMiB", 1024), MOST_MEMORY_MIB),
             boot_mode=instance.current_instance_boot_mode,
             disks=disks,

@@ -19,6 +19,9 @@ from pipeline.localcloud.traffic import Flow, find_flows
 from pipeline.localcloud.wire import Plug, Steering, Wire
 
 SHUT_DOWN_SECONDS = 120.0
+MOST_PROCESSORS = 2
+"""Of one guest. With one each, two emulated guests that boot at once on two cores take a fifth less time, and use a
+quarter less of theirs: no virtual processor waits for another one that is not running."""
 
 
 class GuestFactory(Protocol):
@@ -48,13 +51,13 @@ class Reach:
 class Machines:
     """All machines of a cloud, below one directory."""
 
-    def __init__(self, home: Path, make_guest: GuestFactory, *, egress: bool) -> None:
+    def __init__(self, home: Path, make_guest: GuestFactory, *, egress: bool, processors: int) -> None:
         self.disks = DiskStore(home / "disks")
         self.authority = Authority(home / "authority")
         self.metadata = MetadataServer(home / "metadata", self.authority)
         self.addresses = AddressPlan()
         self.wire = Wire()
-        self.egress = egress
+        self.egress, self.processors = egress, processors
         self._directory = home / "instances"
         self._make_guest = make_guest
         self._guests: dict[str, Guest] = {}

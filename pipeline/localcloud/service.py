@@ -16,7 +16,7 @@ from pipeline.localcloud.emulator import accelerator, choose_emulator
 from pipeline.localcloud.fake_guests import FakeGuest
 from pipeline.localcloud.faults import FaultRefused
 from pipeline.localcloud.guests import Guest
-from pipeline.localcloud.machines import GuestFactory, Machines
+from pipeline.localcloud.machines import MOST_PROCESSORS, GuestFactory, Machines
 from pipeline.localcloud.seeding import make_fake_base, seed_images
 from pipeline.localcloud.server import Server
 from pipeline.localcloud.state import StateRefused
@@ -27,10 +27,17 @@ REGION = "us-east-1"
 log = logging.getLogger("localcloud")
 
 
-def open_cloud(home: Path, make_guest: GuestFactory, bases: list[BaseImage], *, egress: bool = True) -> Cloud:
+def open_cloud(
+    home: Path,
+    make_guest: GuestFactory,
+    bases: list[BaseImage],
+    *,
+    egress: bool = True,
+    processors: int = MOST_PROCESSORS,
+) -> Cloud:
     """Return a cloud with its state of before, and the base images. Raises StateRefused and OSError."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    cloud = Cloud(home, Machines(home, make_guest, egress=egress))
+    cloud = Cloud(home, Machines(home, make_guest, egress=egress, processors=processors))
     control_plane.install(cloud)
     seed_images(cloud, bases)
     cloud.seed(REGION)
@@ -63,7 +70,8 @@ def run_service(home: Path, options: argparse.Namespace) -> int:
         suites = options.base or ["bookworm"]
         bases = [make_fake_base(home)] if fake else [make_base_image(suite, cache, log.info) for suite in suites]
         accelerated_by = "none" if fake else f"{accelerator()}, QEMU {'.'.join(map(str, choose_emulator().version))}"
-        cloud = open_cloud(home, FakeGuest if fake else Guest, bases, egress=not options.no_egress)
+        guests = FakeGuest if fake else Guest
+        cloud = open_cloud(home, guests, bases, egress=not options.no_egress, processors=options.processors)
         if options.faults:
             cloud.faults.replace(json.loads(Path(options.faults).read_text())["faults"])
         server = listen(cloud, home, options.port)

@@ -157,27 +157,11 @@ def start_checks(
 def command_line(layer: Layer, place: Path, paths: Sequence[Path]) -> list[str]:
     """Return how pytest is started: no configuration of the user's or ours, no plugin that is not named."""
     return [
-        *(sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(PROJECT)),
-        *(
-            "--disable-plugin-autoload",
-            "-p",
-            "testinfra.plugin",
-            "-p",
-            "checks.fixtures",
-            "-p",
-            "pipeline.verify.plugin",
-        ),
+        *(sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(PROJECT), "--disable-plugin-autoload"),
+        *("-p", "testinfra.plugin", "-p", "checks.fixtures", "-p", "pipeline.verify.plugin"),
         *("-p", "no:cacheprovider", "--import-mode=importlib", "--continue-on-collection-errors", "--strict-markers"),
-        *(
-            "--tb=short",
-            "--color=no",
-            "-q",
-            "-ra",
-            "-o",
-            "verbosity_assertions=2",
-            "--hosts=session://guest",
-            f"--layer={layer}",
-        ),
+        *("--tb=short", "--color=no", "-q", "-ra", "-o", "verbosity_assertions=2"),
+        *("--hosts=session://guest", f"--layer={layer}"),
         *(f"--spec={place / 'spec.json'}", f"--expectations={place / EXPECTATIONS}"),
         *(str(path) for path in paths),
     ]

@@ -749,10 +749,10 @@ def render() -> str:
     lines += [
         "",
         "Different from EC2: signatures and IAM policies are not checked (the cloud listens on loopback only);",
-        "volumes attach to stopped instances only and do not grow; guests get at most 2 processors and 2 GiB whatever",
-        "the type says; access lists are kept and not followed; what a guest asks of this host's proxy passes every",
-        "security group; there are no quotas; encryption is recorded and its sharing rules hold, the disks are plain",
-        "files of the user's.",
+        "volumes attach to stopped instances only and do not grow; guests get at most 2 processors (1 on request) and",
+        "2 GiB whatever the type says; access lists are kept and not followed; what a guest asks of this host's proxy",
+        "passes every security group; there are no quotas; encryption is recorded and its sharing rules hold, the",
+        "disks are plain files of the user's.",
         "",
     ]
     return "\n".join(lines)

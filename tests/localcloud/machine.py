@@ -31,7 +31,7 @@ def settings_for(disk: Path, **changes: object) -> GuestSettings:
         private_address="172.31.0.10",
         public_address="127.9.8.7",
         mac=MAC,
-        processors=2,
+        processors=1,
         memory_mib=1024,
         boot_mode="legacy-bios",
         disks=(("/dev/xvda", "vol-1", disk),),

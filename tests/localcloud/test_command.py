@@ -13,7 +13,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from pipeline.localcloud.__main__ import parse_arguments
+from pipeline.localcloud.__main__ import parse_arguments, serve_arguments
 from tests.localcloud.clouds import base_image, launch, state_of, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +55,12 @@ def client_of(started: dict[str, Any]) -> Any:
         aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
         config=Config(proxies={}),
     )
+
+
+def test_the_options_of_start_are_those_of_the_process_that_serves() -> None:
+    asked = ["--processors=1", "--base=trixie", "--guests=fake", "--no-egress", "--port=9", "--faults=file"]
+    served = parse_arguments(["serve", *serve_arguments(parse_arguments(["start", *asked]))])
+    assert served == parse_arguments(["serve", *asked])
 
 
 def test_a_cloud_starts_once_stops_and_is_reset(command: Command) -> None:

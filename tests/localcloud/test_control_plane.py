@@ -79,6 +79,18 @@ def test_an_instance_has_a_private_address_of_its_subnet_and_a_loopback_one(ec2:
     assert found["PublicIpAddress"].startswith("127.") and found["PublicDnsName"] == ""
 
 
+def test_a_guest_has_no_more_processors_than_was_asked_for(
+    ec2: Any, local_cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for most in (2, 1):
+        monkeypatch.setattr(local_cloud.cloud.machines, "processors", most)
+        guest = local_cloud.cloud.machines.running(launch(ec2, InstanceType="m5.xlarge"))
+        assert guest is not None
+        found.append(guest.settings.processors)
+    assert found == [2, 1]
+
+
 def test_an_empty_zone_is_no_zone(ec2: Any) -> None:
     """Packer's SDK sends empty strings."""
     assert launch(ec2, Placement={"AvailabilityZone": ""}, KeyName="")
