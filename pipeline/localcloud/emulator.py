@@ -8,7 +8,6 @@ the cache: nothing of the host is changed, and nobody needs to be root.
 
 import contextlib
 import functools
-import getpass
 import logging
 import os
 import platform
@@ -121,8 +120,9 @@ def unpack_emulator(folder: Path) -> Path:
         "Dir::Etc::SourceParts": "-",
         "Dir::State::Lists": lists,
         "Dir::Cache": packages,
-        "APT::Sandbox::User": getpass.getuser(),
+        "APT::Sandbox::User": "root",  # whose folder this is, where root asks
         "Acquire::http::Timeout": 20,
+        "Acquire::Retries": 0,
     }
     apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in settings.items())]
     run([*apt, "update"])
