@@ -29,6 +29,8 @@ class Cloud:
     lock: threading.RLock = field(default_factory=threading.RLock)
     _call: threading.local = field(default_factory=threading.local)
     _workers: set[threading.Thread] = field(default_factory=set)
+    _starting: threading.Lock = field(default_factory=threading.Lock)
+    """Held until a worker can be waited for."""
 
     @property
     def strike(self) -> Strike:
@@ -66,10 +68,13 @@ class Cloud:
                 self._workers.discard(threading.current_thread())
 
         worker = threading.Thread(target=run, name=f"later {getattr(work, '__name__', '')}", daemon=True)
-        self._workers.add(worker)
-        worker.start()
+        with self._starting:
+            self._workers.add(worker)
+            worker.start()
 
     def wait_idle(self, deadline_seconds: float) -> None:
         """Wait until the background work is done."""
-        for worker in list(self._workers):
+        with self._starting:
+            workers = list(self._workers)
+        for worker in workers:
             worker.join(deadline_seconds)
