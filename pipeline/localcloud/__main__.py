@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.localcloud import DEFAULT_PORT, SSH_PORT
+from pipeline.localcloud import DEFAULT_PORT, MOST_PROCESSORS, SSH_PORT
 from pipeline.localcloud.accounts import BUILDER_ACCOUNT, SECRET, access_key
 from pipeline.localcloud.base_image import RELEASES, Suite
 
@@ -244,7 +244,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--guests", choices=["real", "fake"], default="real")
         command.add_argument("--no-egress", action="store_true", help="guests reach nothing outside")
         command.add_argument(
-            "--processors", type=int, choices=[1, 2], default=2, help="of a guest at most; 1 where many run at once"
+            "--processors",
+            type=int,
+            choices=range(1, MOST_PROCESSORS + 1),
+            default=MOST_PROCESSORS,
+            help="of a guest at most; 1 where many run at once",
         )
         command.add_argument("--faults", help="a JSON file of faults that are set from the beginning")
         if name == "start":

@@ -19,9 +19,6 @@ from pipeline.localcloud.traffic import Flow, find_flows
 from pipeline.localcloud.wire import Plug, Steering, Wire
 
 SHUT_DOWN_SECONDS = 120.0
-MOST_PROCESSORS = 2
-"""Of one guest. With one each, two emulated guests that boot at once on two cores take a fifth less time, and use a
-quarter less of theirs: no virtual processor waits for another one that is not running."""
 
 
 class GuestFactory(Protocol):

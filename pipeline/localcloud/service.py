@@ -9,14 +9,14 @@ import signal
 import threading
 from pathlib import Path
 
-from pipeline.localcloud import DEFAULT_PORT, control_plane
+from pipeline.localcloud import DEFAULT_PORT, MOST_PROCESSORS, control_plane
 from pipeline.localcloud.base_image import BaseImage, BaseImageFailed, default_cache, make_base_image
 from pipeline.localcloud.cloud import Cloud
 from pipeline.localcloud.emulator import accelerator, choose_emulator
 from pipeline.localcloud.fake_guests import FakeGuest
 from pipeline.localcloud.faults import FaultRefused
 from pipeline.localcloud.guests import Guest
-from pipeline.localcloud.machines import MOST_PROCESSORS, GuestFactory, Machines
+from pipeline.localcloud.machines import GuestFactory, Machines
 from pipeline.localcloud.seeding import make_fake_base, seed_images
 from pipeline.localcloud.server import Server
 from pipeline.localcloud.state import StateRefused
