@@ -205,13 +205,11 @@ class Ext4:
         for group in self.groups:
             table = group.inode_table * self.block_size
             for run in re.finditer("1+", self.inodes_in_use(group)):
-                data = self.file.read_at(
-                    table + run.start() * self.inode_size, (run.end() - run.start()) * self.inode_size
-                )
-                for place in range(run.end() - run.start()):
-                    raw = data[place * self.inode_size :][:128]
-                    number = group.number * self.inodes_per_group + run.start() + place + 1
-                    yield read_inode(number, raw)
+                size = (run.end() - run.start()) * self.inode_size
+                data = self.file.read_at(table + run.start() * self.inode_size, size)
+                first = group.number * self.inodes_per_group + run.start() + 1
+                for number, place in enumerate(range(0, size, self.inode_size), first):
+                    yield read_inode(number, data[place : place + 128])
 
     def runs(self, inode: Inode) -> Iterator[Run]:
         """Yield the extents of a file; none where it has no extent tree."""
