@@ -185,22 +185,23 @@ def write_snapshot(
     blocks: Iterable[tuple[int, bytes]],
     *,
     description: str = "",
-    kms_key_arn: str | None = None,
+    parent_id: str | None = None,
     writers: int = READERS,
 ) -> str:
     """Write a snapshot from blocks and return its id; `wait_for_snapshot` waits for it.
 
     A block that is shorter than 512 KiB is filled up with zeros. The checksum of the whole is the SHA-256 over the
-    blocks' own checksums in rising order (LINEAR). With a key, the snapshot is encrypted. Raises CloudFailed.
+    blocks' own checksums in rising order (LINEAR). With a parent, what is not written is as in that one, and the
+    snapshot is encrypted as that one is, with the same key. Raises CloudFailed.
     """
-    encryption: Any = {"Encrypted": True, "KmsKeyArn": kms_key_arn} if kms_key_arn else {}
+    parent: Any = {"ParentSnapshotId": parent_id} if parent_id else {}
     with cloud_errors(name, session.region):
         started = session.client("ebs").start_snapshot(
             VolumeSize=size_gib,
             Description=description,
             Tags=tags.as_list(name),
             ClientToken=client_token(name),
-            **encryption,
+            **parent,
         )
     snapshot_id = started["SnapshotId"]
 

@@ -38,8 +38,6 @@ class Snapshot:
     size_gib: int
     encrypted: bool
     tags: dict[str, str]
-    kms_key_id: str = ""
-    """The ARN of the key, where it is encrypted."""
 
     @property
     def summary(self) -> str:
@@ -98,7 +96,6 @@ def read_snapshot(found: "SnapshotTypeDef") -> Snapshot:
         size_gib=found.get("VolumeSize", 0),
         encrypted=found.get("Encrypted", False),
         tags=read_tags(found.get("Tags")),
-        kms_key_id=found.get("KmsKeyId", ""),
     )
 
 

@@ -5,7 +5,8 @@ that takes no time and no space, of a running guest too. A copied snapshot is on
 goes when nothing refers to it. `index.json` says what refers to what; it is replaced atomically, so a restart, or a
 crash, finds the state before or after a change and never between.
 
-EBS direct reads a snapshot through one flat sparse file, made at the first read; a block exists where that has data.
+EBS direct reads a snapshot through one flat sparse file, made at the first read; a block exists where that has data. A
+snapshot that is written as another one's child begins with that one's flat file, which is made again when it is needed.
 """
 
 import errno
@@ -16,6 +17,7 @@ import secrets
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -67,6 +69,8 @@ class DiskStore:
         self._index_path = root / "index.json"
         self._lock = threading.RLock()
         self._flatten_lock = threading.Lock()
+        self._reading = threading.RLock()
+        """Held while a flat file is read, is dropped, or becomes a child's; taken after the other locks."""
         self._index: Index = {"files": {}, "volumes": {}, "snapshots": {}}
         if self._index_path.exists():
             self._index = json.loads(self._index_path.read_text())
@@ -150,37 +154,46 @@ class DiskStore:
 
     def list_blocks(self, snapshot_id: str) -> list[int]:
         """Return the indices of the 512 KiB blocks that hold data, ascending."""
-        return list(blocks_with_data(self._flatten(snapshot_id)))
+        with self._flat_file(snapshot_id) as flat:
+            return list(blocks_with_data(flat))
 
     def read_block(self, snapshot_id: str, index: int) -> bytes:
         """Return one block of 512 KiB; zeros where nothing was written. Raises ValueError beyond the end."""
         if not 0 <= index * BLOCK_SIZE < self.snapshot_size_gib(snapshot_id) * GIB:
             raise ValueError(f"{snapshot_id} has no block {index}")
-        return read_blocks(self._flatten(snapshot_id), index)
+        with self._flat_file(snapshot_id) as flat:
+            return read_blocks(flat, index)
 
     def changed_blocks(self, first_id: str, second_id: str) -> list[int]:
         """Return the indices of the blocks that differ, those that only one of the two has among them."""
-        first, second = self._flatten(first_id), self._flatten(second_id)
-        if first == second:
-            return []
-        candidates = sorted({*blocks_with_data(first), *blocks_with_data(second)})
-        return [index for index in candidates if read_blocks(first, index) != read_blocks(second, index)]
+        candidates = sorted({*self.list_blocks(first_id), *self.list_blocks(second_id)})
+        return [index for index in candidates if self.read_block(first_id, index) != self.read_block(second_id, index)]
 
     def start_snapshot(self, snapshot_id: str, size_gib: int, parent_id: str | None) -> None:
         """Begin a snapshot that is written block by block, empty or with a parent's content."""
         name = f"{secrets.token_hex(8)}.raw"
-        parent = self._flatten(parent_id) if parent_id is not None else None
-        if parent is not None and parent.stat().st_size > size_gib * GIB:
-            raise ValueError(f"{size_gib} GiB is smaller than snapshot {parent_id}")
+        if parent_id is not None:
+            if self.snapshot_size_gib(parent_id) > size_gib:
+                raise ValueError(f"{size_gib} GiB is smaller than snapshot {parent_id}")
+            self._flatten(parent_id)  # here, as it may take long, and the index is locked below
         with self._lock:
-            if parent is None:
+            if parent_id is None:
                 (self._files / name).touch(mode=0o600)
                 os.truncate(self._files / name, size_gib * GIB)
             else:
-                copy_sparse(parent, self._files / name, size_gib * GIB)
+                self._inherit(parent_id, self._files / name, size_gib * GIB)
             self._index["files"][name] = {"backing": None}
             self._index["snapshots"][snapshot_id] = {"file": name, "size_gib": size_gib, "completed": False}
             self._save()
+
+    def _inherit(self, parent_id: str, target: Path, size: int) -> None:
+        """Make a raw file with a snapshot's content, to be written: its flat file where that is no layer itself."""
+        with self._flat_file(parent_id) as flat:
+            if flat.parent == self._flat:
+                flat.rename(target)
+                os.truncate(target, size)
+            else:
+                copy_sparse(flat, target, size)
 
     def put_block(self, snapshot_id: str, index: int, data: bytes) -> None:
         """Write one block of a snapshot that is not complete. Raises ValueError for a wrong size, index or state."""
@@ -216,10 +229,11 @@ class DiskStore:
                 freed += path.stat().st_blocks * 512
                 path.unlink()
         flat_of_needed = {Path(name).stem for name in needed if name}
-        for path in self._flat.iterdir():
-            if path.stem not in flat_of_needed:
-                freed += path.stat().st_blocks * 512
-                path.unlink()
+        with self._reading:
+            for path in self._flat.iterdir():
+                if path.stem not in flat_of_needed:
+                    freed += path.stat().st_blocks * 512
+                    path.unlink()
         self._index["files"] = {name: file for name, file in self._index["files"].items() if name in needed}
         self._save()
         return freed
@@ -237,6 +251,16 @@ class DiskStore:
         run_qemu_img("create", "-q", "-f", "qcow2", *chain, str(self._files / name), f"{size_gib}G")
         self._index["files"][name] = {"backing": backing}
         return name
+
+    @contextmanager
+    def _flat_file(self, snapshot_id: str) -> Iterator[Path]:
+        """Give a raw file with the snapshot's whole content, which stays as it is until it is given back."""
+        while True:
+            flat = self._flatten(snapshot_id)
+            with self._reading:
+                if flat.exists():
+                    yield flat
+                    return
 
     def _flatten(self, snapshot_id: str) -> Path:
         """Return a raw file with the snapshot's whole content; raw layers are their own."""
@@ -263,10 +287,11 @@ class DiskStore:
 
     def _drop_old_flat_files(self, newest: Path) -> None:
         """Keep the few that were made last; the others are made again when somebody reads them."""
-        made = sorted(self._flat.glob("*.raw"), key=lambda path: path.stat().st_mtime_ns)
-        for path in made[:-FLAT_FILES_KEPT]:
-            if path != newest:
-                path.unlink(missing_ok=True)
+        with self._reading:
+            made = sorted(self._flat.glob("*.raw"), key=lambda path: path.stat().st_mtime_ns)
+            for path in made[:-FLAT_FILES_KEPT]:
+                if path != newest:
+                    path.unlink(missing_ok=True)
 
     def _save(self) -> None:
         temporary = self._index_path.with_suffix(".new")

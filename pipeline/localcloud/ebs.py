@@ -178,16 +178,20 @@ class BlockService:
             raise BlockRefused("ValidationException", "VolumeSize is 1 to 65536 GiB", "INVALID_VOLUME_SIZE")
         backend.cloud.check_room()
         parent = readable(backend, asked["ParentSnapshotId"]) if asked.get("ParentSnapshotId") else None
+        if parent is not None and ("Encrypted" in asked or "KmsKeyArn" in asked):
+            message = "A snapshot is encrypted as its parent is: leave Encrypted and KmsKeyArn out"
+            raise BlockRefused("ValidationException", message, "INVALID_PARAMETER_VALUE")
         if parent is not None and size < parent.volume_size:
             raise BlockRefused("ValidationException", "VolumeSize is less than the parent's", "INVALID_VOLUME_SIZE")
-        encrypted = bool(asked.get("Encrypted")) or bool(parent and parent.encrypted)
+        encrypted = parent.encrypted if parent else bool(asked.get("Encrypted"))
+        key = parent.kms_key_id if parent else asked.get("KmsKeyArn")
         attributes: dict[str, Any] = {"lineage": parent.lineage} if parent else {}
         snapshot = backend.new_snapshot(
             volume_id="vol-ffffffff",
             volume_size=size,
             description=asked.get("Description") or "",
             encrypted=encrypted,
-            kms_key_id=asked.get("KmsKeyArn") or (backend.default_kms_key() if encrypted else None),
+            kms_key_id=key or (backend.default_kms_key() if encrypted else None),
             product_codes=list(parent.product_codes) if parent else [],
             **attributes,
         )

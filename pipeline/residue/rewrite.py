@@ -230,8 +230,8 @@ def find_remains(source: BlockSource, overwrite: Overwrite) -> Iterator[Range]:
 
 
 def rewritten_blocks(source: BlockSource, rewrite: Rewrite) -> Iterator[tuple[int, bytes]]:
-    """Yield the blocks of the rewritten disk that are not zeros. Raises an AssayError for one that cannot be read."""
+    """Yield the blocks that a rewrite changes, as they are to be. Raises an AssayError for one that cannot be read."""
     for index, data in require_readable(source.read_many(list(source.indices()))):
         changed = rewrite.apply(index * source.block_size, data)
-        if changed.strip(b"\0"):
+        if changed != data:
             yield index, changed

@@ -450,8 +450,8 @@ class Scrub(Part):
     """What the residue proof may find: by fingerprint, with a reason, until a date."""
     free_space: Literal["auto", "in-place", "rewrite", False] = "auto"
     """How what was deleted leaves the disk (S22): `in-place` overwrites free blocks on the guest; `rewrite` writes a
-    new snapshot that holds only what is allocated, so that names and journals go too; `auto` rewrites what it can (ext4
-    and XFS, without product codes). false: it stays on the image's disk."""
+    new snapshot with zeros for all that is not allocated, so that names and journals go too; `auto` rewrites what it
+    can (ext4 and XFS, without product codes). false: it stays on the image's disk."""
 
 
 class Consumer(Part):

@@ -174,13 +174,12 @@ def test_a_written_snapshot_has_a_linear_checksum_over_its_blocks(session, stub,
     assert write_snapshot(session, tags, name, 1, [(5, DATA), (2, b"short")], writers=1) == "snap-9"
 
 
-def test_a_written_snapshot_is_encrypted_with_the_key_that_is_named(session, stub, tags):
-    key, ebs = "arn:aws:kms:eu-central-1:123456789012:key/web", stub("ebs")
-    name = resource_name(tags.build_id, "written")
-    asked = {"VolumeSize": 1, "Description": "", "Tags": ANY, "ClientToken": ANY, "Encrypted": True, "KmsKeyArn": key}
+def test_a_child_gets_the_blocks_that_differ_and_no_encryption_of_its_own(session, stub, tags):
+    ebs, name = stub("ebs"), resource_name(tags.build_id, "written")
+    asked = {"VolumeSize": 1, "Description": "", "Tags": ANY, "ClientToken": ANY, "ParentSnapshotId": "snap-1"}
     ebs.add_response("start_snapshot", {"SnapshotId": "snap-9"}, asked)
     ebs.add_response("complete_snapshot", {"Status": "pending"})
-    assert write_snapshot(session, tags, name, 1, [], kms_key_arn=key) == "snap-9"
+    assert write_snapshot(session, tags, name, 1, [], parent_id="snap-1") == "snap-9"
 
 
 def test_work_runs_side_by_side_and_answers_come_in_order():

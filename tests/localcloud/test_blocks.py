@@ -69,6 +69,19 @@ def test_changed_blocks_are_those_of_either_snapshot_and_of_one_lineage(local_cl
     refused("ValidationException", lambda: ebs.list_changed_blocks(FirstSnapshotId=first, SecondSnapshotId=stranger))
 
 
+def test_a_child_is_encrypted_as_its_parent_is(local_cloud: LocalCloud) -> None:
+    ebs, key = local_cloud.client("ebs"), "arn:aws:kms:us-east-1:123456789012:key/web"
+    first = write_snapshot(local_cloud, {0: b"a" * BLOCK_SIZE}, Encrypted=True, KmsKeyArn=key)
+    child = write_snapshot(local_cloud, {1: b"b" * BLOCK_SIZE}, ParentSnapshotId=first)
+    (described,) = local_cloud.client("ec2").describe_snapshots(SnapshotIds=[child])["Snapshots"]
+    assert (described["Encrypted"], described["KmsKeyId"]) == (True, key)
+    for asked in ({"Encrypted": True}, {"Encrypted": False}, {"KmsKeyArn": key}):
+        refused(
+            "ValidationException",
+            lambda: ebs.start_snapshot(VolumeSize=1, ParentSnapshotId=first, **asked),  # noqa: B023
+        )
+
+
 def test_a_wrong_checksum_size_or_index_is_refused_and_not_written(local_cloud: LocalCloud) -> None:
     ebs = local_cloud.client("ebs")
     snapshot_id = ebs.start_snapshot(VolumeSize=1)["SnapshotId"]

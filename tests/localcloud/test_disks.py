@@ -93,6 +93,32 @@ def test_a_snapshot_is_written_block_by_block_over_a_parent(store: DiskStore) ->
         store.put_block("snap-new", 9, bytes(BLOCK_SIZE))
 
 
+@pytest.mark.subprocess
+def test_a_child_of_a_volumes_snapshot_is_not_copied_and_its_parent_stays_as_it_was(store: DiskStore) -> None:
+    store.create_volume("vol-1", 1, "snap-base")
+    write(store, "vol-1", 7, 7)
+    store.snapshot_volume("vol-1", "snap-1", None)
+    assert store.list_blocks("snap-1") == [3, 7]
+    (flat,) = (store.root / "flat").iterdir()
+    made_once = flat.stat().st_ino
+    store.start_snapshot("snap-child", 2, "snap-1")
+    assert made_once in {path.stat().st_ino for path in (store.root / "files").iterdir()}
+    store.put_block("snap-child", 7, bytes(BLOCK_SIZE))
+    assert store.read_block("snap-1", 7) == b"\x07" * BLOCK_SIZE
+    store.delete_snapshot("snap-1")
+    store.complete_snapshot("snap-child")
+    assert store.snapshot_size_gib("snap-child") == 2
+    assert [store.read_block("snap-child", index)[5:9] for index in (3, 7)] == [b"base", bytes(4)]
+
+
+@pytest.mark.subprocess
+def test_a_child_smaller_than_its_parent_is_refused(store: DiskStore) -> None:
+    store.start_snapshot("snap-2", 2, None)
+    store.complete_snapshot("snap-2")
+    with pytest.raises(ValueError, match="1 GiB is smaller than snapshot snap-2"):
+        store.start_snapshot("snap-1", 1, "snap-2")
+
+
 def test_a_block_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     store = DiskStore(tmp_path)
     store.start_snapshot("snap-1", 1, None)

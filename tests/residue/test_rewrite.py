@@ -153,8 +153,8 @@ def run(*command: str | Path, text: str = "") -> str:
 def rewrite(disk: Path) -> Path:
     """Write the rewritten disk beside the disk."""
     made = disk.with_name(f"new-{disk.name}")
-    with RawFile(disk) as source, made.open("wb") as file:
-        file.truncate(source.size_bytes)
+    run("cp", "--sparse=always", disk, made)
+    with RawFile(disk) as source, made.open("r+b") as file:
         for index, data in rewritten_blocks(source, plan_rewrite(source)):
             file.seek(index * source.block_size)
             file.write(data)

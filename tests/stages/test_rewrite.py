@@ -15,6 +15,7 @@ from pipeline.errors import DiskNotRewritable
 from pipeline.guest.facts import FileSystem
 from pipeline.report.console import Console
 from pipeline.residue.blocks import RawFile, Spool
+from pipeline.residue.rewrite import plan_rewrite, rewritten_blocks
 from pipeline.scrub.free_space import choose_method, steps
 from pipeline.spec import load_spec
 from pipeline.stages.rewrite import is_rewritten, prove_free_space, rewrite_snapshot, settle_free_space
@@ -101,8 +102,14 @@ def test_a_rewritten_snapshot_takes_the_place_of_the_sealed_one(fake_cloud: Fake
     )
     snapshots.wait_for_snapshot(session, sealed)
     with context.journal:
+        fake_cloud.ask("DELETE", "calls", {})
         with fake_cloud.faults({"kind": "lost-response", "action": "PutSnapshotBlock"}):
             made = rewrite_snapshot(context, sealed, "web")
+        with RawFile(disk.path) as source:
+            different = len(list(rewritten_blocks(source, plan_rewrite(source))))
+        asked = fake_cloud.ask("GET", "calls", {})["count"]
+        assert asked["PutSnapshotBlock"] == different + 1, "only what changes is written, and one answer was lost"
+        assert different < len(blocks)
         after = tmp_path / "after.raw"
         with after.open("wb") as file:
             file.truncate(GIB)
