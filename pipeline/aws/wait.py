@@ -44,13 +44,15 @@ def wait_until(
     failed: Callable[[T], str | None] = lambda _: None,
     missing_codes: Collection[str] = (),
     sightings: int = 2,
+    patience: int = PATIENCE,
     clock: Clock = CLOCK,
 ) -> T:
     """Ask until `done` holds in `sightings` consecutive answers, and return the last one.
 
-    One sighting is not enough where answers are eventually consistent. `progress` is told each new `state`. Raises
-    CloudFailed at once with the reason that `failed` gives, and DeadlinePassed with the last state. Throttling and
-    broken connections are waited out, and so are `missing_codes`: a new thing is not seen everywhere at once.
+    One sighting is not enough where answers are eventually consistent. `progress` is told each new `state`. With more
+    `patience` it is looked more often, where somebody waits for each second. Raises CloudFailed at once with the reason
+    that `failed` gives, and DeadlinePassed with the last state. Throttling and broken connections are waited out, and
+    so are `missing_codes`: a new thing is not seen everywhere at once.
     """
     started = clock.now()
     seen, throttled, last = 0, 0, ""
@@ -76,11 +78,11 @@ def wait_until(
             raise DeadlinePassed(
                 f"not there after {deadline_seconds:.0f} s; last seen: {last}", resource=what, region=region
             )
-        pause = pause_seconds(elapsed, throttled, confirming=seen > 0)
+        pause = pause_seconds(elapsed, throttled, confirming=seen > 0, patience=patience)
         clock.rest(min(pause, deadline_seconds - elapsed))
 
 
-def pause_seconds(elapsed: float, throttled: int, *, confirming: bool) -> float:
+def pause_seconds(elapsed: float, throttled: int, *, confirming: bool, patience: int = PATIENCE) -> float:
     """Return when to look again: soon at first and to confirm, seldom later, and twice as late at each throttling."""
-    pause = SHORTEST_SECONDS if confirming else max(SHORTEST_SECONDS, elapsed / PATIENCE)
+    pause = SHORTEST_SECONDS if confirming else max(SHORTEST_SECONDS, elapsed / patience)
     return min(LONGEST_SECONDS, pause * 2.0**throttled)

@@ -70,4 +70,5 @@ def test_throttling_is_waited_out_with_longer_pauses(fake_clock):
 def test_pauses_grow_with_the_wait_and_have_an_end():
     pauses = [pause_seconds(elapsed, 0, confirming=False) for elapsed in (0, 6, 60, 600)]
     assert pauses == sorted(pauses) and pauses[0] < 1 and pauses[-1] == LONGEST_SECONDS
+    assert pause_seconds(30, 0, confirming=False, patience=30) == 1
     assert pause_seconds(600, 0, confirming=True) < 1

@@ -69,7 +69,7 @@ class Accused:
 def measure(start_local_cloud: Callable[[], dict[str, str]]) -> list[Row]:
     """Return a row for each figure: hardened, and beside it the same guest before."""
     with booted_guest() as guest:
-        guest.shell.run("cloud-init status --wait", BOOT_SECONDS)
+        guest.shell.run("systemctl is-system-running --wait", BOOT_SECONDS)
         install_scanner(guest.shell)
         before = {name: ask(name, guest) for name in JUDGES}
         harden(guest.shell)

@@ -79,7 +79,7 @@ def logged_in(cloud: dict[str, str], instance_id: str, way_in: Access) -> Iterat
     shell = connect(
         DirectConnector(address, port), "admin", load_key_file(way_in.key), read_host_keys(console()), BOOT_SECONDS
     )
-    shell.run("cloud-init status --wait", BOOT_SECONDS)
+    shell.run("systemctl is-system-running --wait", BOOT_SECONDS)
     yield Accused(shell, address, port)
     shell.close()
 

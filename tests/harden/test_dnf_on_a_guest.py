@@ -22,7 +22,7 @@ pytestmark = pytest.mark.end_to_end
 SECONDS = 900
 PORT = 8088
 INSTALL = f"""
-cloud-init status --wait >/dev/null
+systemctl is-system-running --wait >/dev/null
 apt-get -qq update
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq -y --no-install-recommends install {PACKAGES_OF_DNF.replace(",", " ")} >/dev/null

@@ -80,7 +80,7 @@ ExecStart=/usr/bin/python3 -m http.server 80 --directory /srv/web
 WantedBy=multi-user.target
 END
 systemctl --no-reload enable web.service
-cloud-init status --wait >/dev/null
+systemctl is-system-running --wait >/dev/null
 """
 """A service that runs as root, as many come."""
 OLDER = "sed -i '/^Package: cloud-guest-utils$/,/^$/ s/^Version: .*/Version: 0.1/' /var/lib/dpkg/status"
@@ -149,7 +149,7 @@ class Guest:
             with contextlib.suppress(GuestUnreachable):  # it may still be going down
                 self.log_in()
                 after = self.boot_id()
-        self.shell.run("cloud-init status --wait >/dev/null", deadline_seconds=BOOT_SECONDS)
+        self.shell.run("systemctl is-system-running --wait >/dev/null", deadline_seconds=BOOT_SECONDS)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ WITHOUT = """
 set -e
 printf '[Match]\\nName=e*\\n[Network]\\nDHCP=yes\\n' >/etc/systemd/network/50-dhcp.network
 systemctl --quiet enable systemd-networkd.service
-cloud-init status --wait >/dev/null
+systemctl is-system-running --wait >/dev/null
 DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge cloud-init >/dev/null
 rm -rf /etc/cloud /var/lib/cloud /run/cloud-init /etc/network/interfaces.d/*
 """
