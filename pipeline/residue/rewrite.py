@@ -73,9 +73,12 @@ class Overwrite:
         return False
 
 
-def plan_rewrite(source: BlockSource) -> Rewrite:
-    """Return what of a disk becomes zeros. Raises DiskNotRewritable when anything on it is not understood."""
-    locator, dead = Locator(source), Dead()
+def plan_rewrite(source: BlockSource, locator: Locator | None = None) -> Rewrite:
+    """Return what of a disk becomes zeros. Raises DiskNotRewritable when anything on it is not understood.
+
+    A `locator` of the same disk spares reading its file systems again.
+    """
+    locator, dead = locator or Locator(source), Dead()
     for partition in locator.partitions:
         try:
             dead.add(dead_in(locator, partition), partition.ranges_of)

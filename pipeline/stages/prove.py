@@ -139,7 +139,9 @@ def search_snapshot(
         context.recorder.progress("holding files against their packages")
         base = open_base(context, base_id, spools) if base_id else None
         more_results, more_findings = prove_back_doors(locator, allowed_by(context.spec), written, base)
-        context.recorder.add(*results, *more_results, *([] if method is None else [prove_free_space(spool, method)]))
+        context.recorder.add(*results, *more_results)
+        if method is not None:
+            context.recorder.add(prove_free_space(spool, method, locator))
     context.recorder.find(*findings, *more_findings)
     context.recorder.pin(snapshot_id, digest)
     return digest
