@@ -453,6 +453,13 @@ def booted(ask: Ask) -> float:
 
 
 @pytest.fixture
+def first_boot(expectations: dict[str, str]) -> None:
+    """Only at the first boot of an instance: what it made then is older than any later one, and its own."""
+    if expectations.get("earlier_boot_id"):
+        pytest.skip("what this instance made at its first boot is older than this one")
+
+
+@pytest.fixture
 def systemd(programs: frozenset[str]) -> None:
     """Only where systemd is running."""
     if "systemd" not in programs:

@@ -37,14 +37,14 @@ def test_no_log_state_ships(files: tuple[File, ...]) -> None:
 
 
 @pytest.mark.controls("S14", layers="B")
-def test_logs_are_of_this_boot(files: tuple[File, ...], booted: float) -> None:
+def test_logs_are_of_this_boot(files: tuple[File, ...], booted: float, first_boot: None) -> None:
     """No log is older than this instance."""
     logs = [file for file in files if file.under(*PLACES) and file.kind == "f" and file.size]
     assert [str(file) for file in logs if file.changed < booted - CLOCK_ERROR] == []
 
 
 @pytest.mark.controls("S14", "H12", layers="B")
-def test_the_log_of_sudo_is_of_this_boot(files: tuple[File, ...], ask: Ask, booted: float) -> None:
+def test_the_log_of_sudo_is_of_this_boot(files: tuple[File, ...], ask: Ask, booted: float, first_boot: None) -> None:
     """The first use of sudo that was written down is of this boot."""
     if not any(str(file) == SUDO_LOG and file.size for file in files):
         pytest.skip("sudo has no log of its own")

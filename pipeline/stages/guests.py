@@ -42,8 +42,8 @@ BOOT_IS_OVER = """systemctl is-system-running --wait >/dev/null 2>&1
 command -v cloud-init >/dev/null || exit 0
 [ -e /run/cloud-init/result.json ] || cloud-init status --wait >/dev/null 2>&1
 cat /run/cloud-init/result.json"""
-"""systemd says when the last unit of the boot has started, cloud-init's own among them. cloud-init waits by a process of
-its own, which costs an emulated guest seconds: it is asked only where that did not give a result."""
+"""systemd says when the last unit of the boot has started, those of cloud-init among them. `cloud-init status --wait`
+costs an emulated guest seconds: it is asked only where there is no result then."""
 
 
 @dataclass(frozen=True)

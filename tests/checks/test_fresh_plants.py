@@ -186,7 +186,11 @@ def test_plants_are_found_by_their_checks_and_by_no_other(failing, group):
 
 def test_what_is_older_than_the_boot_is_found_on_a_first_boot(failing):
     assert failing(OLD.script).keys() == OLD.checks
-    assert failing("true", earlier_boot_id=FACTS["boot_id"]) == {}
+
+
+def test_what_an_instance_made_at_its_first_boot_is_older_than_a_later_one(failing):
+    logs = "echo 'Jan  1 00:00:00 web sudo: x' | tee /var/log/sudo.log >/var/log/web.log;"
+    assert failing(logs + OLD.script, earlier_boot_id=FACTS["boot_id"]) == {}
 
 
 def test_a_disk_that_is_read_only_is_found(failing):
