@@ -1,14 +1,16 @@
 """What `invoke scan` says: how far and how fast it is, what was found, and what could not be looked at."""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ResidueFound, SpecInvalid
-from pipeline.residue.checkpoint import EVERY_BLOCKS
-from pipeline.residue.proof import Reading
-from pipeline.residue.scan import scan_image
+from pipeline.residue.checkpoint import EVERY_BLOCKS, Checkpoint
+from pipeline.residue.engine import Match
+from pipeline.residue.scan import ScanReport, scan_image
 from pipeline.scan import MIB, as_json, as_sarif, describe, scan, with_rate
 from tests.planted.plants import checked_token
 
@@ -62,6 +64,12 @@ def test_what_was_found_is_told_in_each_form_and_never_the_secret(tmp_path: Path
     assert "build" not in error.value.describe()
 
 
+def bytes_read(report: ScanReport) -> int:
+    (title,) = (result.title for result in report.results if "R01" in result.controls)
+    return int(re.findall(r"read: (\d+) bytes", title)[0])
+
+
+@pytest.mark.subprocess
 def test_an_interrupted_scan_goes_on_from_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image, state = write_disk(tmp_path / "disk.raw", blocks=0), tmp_path / "state"
     with image.open("r+b") as file:
@@ -69,21 +77,17 @@ def test_an_interrupted_scan_goes_on_from_its_state(tmp_path: Path, monkeypatch:
             file.seek(64 * MIB + index * BLOCK)
             file.write(b"x")
     whole = scan_image(image)
-    blocks = Reading.blocks
+    save = Checkpoint.save
 
-    def breaking(reading: Reading, first: int):
-        for index, data in blocks(reading, first):
-            if index > EVERY_BLOCKS + 100:
-                raise KeyboardInterrupt
-            yield index, data
+    def interrupted(checkpoint: Checkpoint, next_block: int, matches: Sequence[Match]) -> None:
+        save(checkpoint, next_block, matches)
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Reading, "blocks", breaking)
+        patch.setattr(Checkpoint, "save", interrupted)
         search(image, str(state))
     assert state.exists()
-    read: list[int] = []
-    monkeypatch.setattr(Reading, "blocks", lambda reading, first: (read.append(first), blocks(reading, first))[1])
     (report,) = search(image, str(state)).values()
-    assert read[0] > 100
+    assert 0 < bytes_read(report) < bytes_read(whole)
     assert (report.findings, report.digest) == (whole.findings, whole.digest)
     assert not state.exists()

@@ -8,7 +8,7 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pipeline.residue.encodings import Encoding, parse_form
@@ -40,7 +40,18 @@ class Budget:
     depth: int = 3
     at_once: int = 64
     opened: int = 0
+    came_out: int = 0
     stopped: list[str] = field(default_factory=list)
+
+    def rest(self) -> "Budget":
+        """Return what is left, for a search that keeps its own account."""
+        return replace(self, output_bytes=self.output_bytes - self.came_out, opened=0, came_out=0, stopped=[])
+
+    def take(self, used: "Budget") -> None:
+        """Add the account of such a search to this one."""
+        self.came_out += used.came_out
+        self.opened += used.opened
+        self.stopped += used.stopped
 
 
 class Decompressor(Protocol):

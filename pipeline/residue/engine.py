@@ -52,9 +52,9 @@ class Searcher:
     """The compiled rules: shared by everything that is scanned with them."""
 
     def __init__(self, rules: Iterable[Rule], matcher: type[Matcher] | None = None) -> None:
-        searched: tuple[Rule, ...] = (*rules, *CONTAINERS)
+        self.rules: tuple[Rule, ...] = (*rules, *CONTAINERS)
         self.targets: dict[Form | Span, list[tuple[Rule, Trigger]]] = {}
-        for rule in searched:
+        for rule in self.rules:
             for trigger in rule.triggers():
                 self.targets.setdefault(trigger.form, []).append((rule, trigger))
         self.forms = tuple(self.targets)
@@ -70,12 +70,20 @@ class Stream:
     """One sequence of bytes that is being scanned: a disk, or the inside of a container."""
 
     def __init__(
-        self, searcher: Searcher, budget: Budget | None = None, inside: tuple[str, ...] = (), disk_offset: int = 0
+        self,
+        searcher: Searcher,
+        budget: Budget | None = None,
+        inside: tuple[str, ...] = (),
+        disk_offset: int = 0,
+        begin: int = 0,
+        end: int | None = None,
     ) -> None:
+        """Prepare to scan. What begins before `begin`, or not before `end`, is somebody else's: it is passed over."""
         self.searcher = searcher
         self.budget = budget or Budget()
         self.inside = inside
         self.disk_offset = disk_offset
+        self.begin, self.end = begin, end
         self.members: list[Member] = []
         self.previous = NOTHING
         self.current = NOTHING
@@ -119,11 +127,17 @@ class Stream:
         """Let the rules decide about the hits of the current chunk."""
         yield from self.feed_members(self.current.data)
         if not self.inside:
-            for place in git_objects(self.current.data):
+            for place in filter(self.is_own, git_objects(self.current.data)):
                 yield from self.open_member("git object", place, Deflate(15))
         for number, place, _ in sorted(self.current.hits, key=lambda hit: hit[1]):
-            for rule, trigger in self.searcher.targets[self.searcher.forms[number]]:
-                yield from self.decide(rule, trigger, place, following)
+            if self.is_own(place):
+                for rule, trigger in self.searcher.targets[self.searcher.forms[number]]:
+                    yield from self.decide(rule, trigger, place, following)
+
+    def is_own(self, place: int) -> bool:
+        """Say whether what begins at `place` of the current chunk is this stream's to decide."""
+        offset = self.current.offset + place
+        return self.begin <= offset and (self.end is None or offset < self.end)
 
     def decide(self, rule: Rule, trigger: Trigger, place: int, following: bytes) -> Iterator[Match]:
         """Let a rule decide about a hit at `place` of the current chunk; a container is opened."""
@@ -219,12 +233,12 @@ class Member:
         self.pending.clear()
         yield from self.stream.feed(self.searched, data)
         self.searched += len(data)
-        self.stream.budget.output_bytes -= len(data)
+        self.stream.budget.came_out += len(data)
 
     def is_over_budget(self) -> bool:
         """Say whether enough came out, and note that not all was searched."""
         budget = self.stream.budget
-        over = self.searched > budget.member_bytes or budget.output_bytes < 0
+        over = self.searched > budget.member_bytes or budget.came_out > budget.output_bytes
         if over:
             budget.stopped.append(f"{self.stream.inside[-1]}: stopped after {self.searched} bytes")
         return over

@@ -1,5 +1,6 @@
 """The proof on raw blocks: every written block is read once, searched, and pinned by a digest (R01-R06)."""
 
+import bisect
 import contextlib
 import ctypes
 import os
@@ -14,16 +15,20 @@ from pathlib import Path
 from pipeline.block_digest import Pin, hash_block
 from pipeline.errors import AssayError
 from pipeline.report.results import Finding, Layer, Result, Status
-from pipeline.residue.blocks import BlockSource, Spool
+from pipeline.residue.blocks import BlockSource, RawFile, Spool
 from pipeline.residue.checkpoint import EVERY_BLOCKS, Checkpoint
 from pipeline.residue.containers import Budget
 from pipeline.residue.engine import Match, Searcher, Stream
 from pipeline.residue.locate import Locator, first_line
 from pipeline.residue.matcher import Hit
 from pipeline.residue.named import NAMED
+from pipeline.residue.parts import divide, search_parts
 from pipeline.residue.rules import Rule
 from pipeline.residue.secrets import BuildSecret
 from pipeline.residue.sift import Allowed, Sieve, Sifted, finding_of, fragmented_matches
+
+WORTH_PARTING = 512
+"""Blocks below which a disk is searched in one process: the others would hardly have begun."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a text, the bytes done and the bytes to do."""
@@ -129,7 +134,8 @@ def prove(
     """Search a disk whose blocks can be read again without cost: once for matches, and then for where they lie."""
     searcher = Searcher(rules)
     reading, budget = Reading(source, progress, whole is not None), Budget()
-    matches = search(reading, searcher, budget, checkpoint)
+    parted = isinstance(source, RawFile) and is_worth_parting(source)
+    matches = (search_in_parts if parted else search)(reading, searcher, budget, checkpoint)
     give_memory_back()
     locator = locator or Locator(whole or source)
     sieve = Sieve(locator, allowed)
@@ -173,6 +179,45 @@ def search(reading: Reading, searcher: Searcher, budget: Budget, checkpoint: Che
     return matches
 
 
+def is_worth_parting(source: BlockSource) -> bool:
+    """Say whether a disk is large enough, and the machine has the processors, to search it in several processes."""
+    return processors() > 1 and sum(1 for _ in source.indices()) >= WORTH_PARTING
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def search_in_parts(reading: Reading, searcher: Searcher, budget: Budget, checkpoint: Checkpoint) -> list[Match]:
+    """Return the same as `search`, with a process on each processor. The state is written as parts end."""
+    source, block_size = reading.source, reading.source.block_size
+    matches, saved, written = checkpoint.matches, checkpoint.next_block, list(source.indices())
+    left = written[bisect.bisect_left(written, saved) :]
+    done = len(written) - len(left)
+    for known in checkpoint.hashes:
+        reading.pin.add(*known)
+
+    def tell(blocks: int) -> None:
+        nonlocal done
+        done += blocks
+        reading.progress("searching blocks", done * block_size, len(written) * block_size)
+
+    parts = divide(left, saved) if left else []
+    for part, found in search_parts(source, parts, searcher, budget, processors(), tell):
+        matches += found.matches
+        reading.bytes_read += found.bytes_read
+        reading.unreadable += found.unreadable
+        for index, digest in found.hashes:
+            if reading.pin.add(index, digest):
+                checkpoint.note(index, digest)
+        if part.stop - saved >= EVERY_BLOCKS and not reading.unreadable:
+            saved = part.stop
+            checkpoint.save(saved, matches)
+    tell(len(written) - done)
+    return matches
+
+
 def give_memory_back() -> None:
     """Return to the system what was freed: glibc keeps it, and holes of another size are of no use to what follows."""
     with contextlib.suppress(OSError, AttributeError):
@@ -185,11 +230,11 @@ def looked_at(blocks: Iterator[tuple[int, bytes]], searcher: Searcher) -> Iterat
     Both let other threads of Python run. No more blocks are held than are looked at and as many again.
     """
     ahead: deque[tuple[int, bytes, Future[tuple[list[Hit], str]]]] = deque()
-    processors = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(processors, "search") as pool:
+    at_once = processors()
+    with ThreadPoolExecutor(at_once, "search") as pool:
         for index, data in blocks:
             ahead.append((index, data, pool.submit(look_at, data, searcher)))
-            if len(ahead) > 2 * processors:
+            if len(ahead) > 2 * at_once:
                 index, data, looked = ahead.popleft()
                 yield index, data, *looked.result()
         for index, data, looked in ahead:
