@@ -7,6 +7,7 @@ is what one process would give.
 
 import os
 import signal
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -162,7 +163,10 @@ def forked(search: Search) -> Iterator[Any]:
     process has open is not its.
     """
     ours, theirs = Pipe(duplex=False)
-    process = os.fork()
+    with warnings.catch_warnings():
+        # Python 3.12 warns of locks that other threads may hold: the search takes none but its own.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process = os.fork()
     if process == 0:
         status = 1
         try:
