@@ -71,11 +71,11 @@ def test_parts_together_give_what_the_whole_gives(pieces: list[tuple[int, bytes]
     assert everything([search_part(disk, part, SEARCHER, Budget()) for part in parts]) == everything([whole])
 
 
-@pytest.mark.parametrize("edge", range(-len(PACKED), 4, 7))
-def test_nothing_is_lost_at_an_edge(edge: int) -> None:
-    disk = disk_of([(12 * BLOCK + edge, PACKED)], set())
-    apart = [search_part(disk, part, SEARCHER, Budget()) for part in (range(12), range(12, BLOCKS))]
-    assert [match.inside for one in apart for match in one.matches] == [(f"gzip at {12 * BLOCK + edge}",)]
+def test_nothing_is_lost_at_an_edge() -> None:
+    for place in range(12 * BLOCK - len(PACKED) - 1, 12 * BLOCK + 4):
+        disk = disk_of([(place, PACKED)], set())
+        apart = [search_part(disk, part, SEARCHER, Budget()) for part in (range(12), range(12, BLOCKS))]
+        assert [match.inside for one in apart for match in one.matches] == [(f"gzip at {place}",)]
 
 
 def test_parts_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
