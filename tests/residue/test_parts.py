@@ -4,6 +4,7 @@ import gzip
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from pipeline.residue import proof
 from pipeline.residue.blocks import RawFile
 from pipeline.residue.checkpoint import Checkpoint
 from pipeline.residue.containers import Budget
+from pipeline.residue.encodings import Encoding, literal_form
 from pipeline.residue.engine import Match, Searcher
 from pipeline.residue.matcher import FastMatcher
 from pipeline.residue.parts import Found, divide, search_part, search_parts
 from pipeline.residue.proof import prove_raw
+from pipeline.residue.rules import Sighting, Trigger
 from pipeline.residue.secrets import build_secrets
 from tests.residue.test_proof import BLOCK, SECRETS, TOKEN, Disk
 
@@ -71,11 +74,37 @@ def test_parts_together_give_what_the_whole_gives(pieces: list[tuple[int, bytes]
     assert everything([search_part(disk, part, SEARCHER, Budget()) for part in parts]) == everything([whole])
 
 
-def test_nothing_is_lost_at_an_edge() -> None:
-    for place in range(12 * BLOCK - len(PACKED) - 1, 12 * BLOCK + 4):
-        disk = disk_of([(place, PACKED)], set())
-        apart = [search_part(disk, part, SEARCHER, Budget()) for part in (range(12), range(12, BLOCKS))]
-        assert [match.inside for one in apart for match in one.matches] == [(f"gzip at {place}",)]
+HALVES = (range(12), range(12, BLOCKS))
+
+
+@pytest.mark.parametrize("piece", [PACKED, STORED], ids=["packed", "stored"])
+def test_nothing_is_lost_at_an_edge(piece: bytes) -> None:
+    for place in (*range(12 * BLOCK - 40, 12 * BLOCK + 4), *range(12 * BLOCK - len(piece), 12 * BLOCK - 40, 97)):
+        disk = disk_of([(place, piece)], set())
+        apart = [search_part(disk, part, SEARCHER, Budget()) for part in HALVES]
+        assert (f"gzip at {place}",) in [match.inside for one in apart for match in one.matches]
+
+
+@dataclass(frozen=True)
+class Second:
+    """A rule for tests: a word that counts only behind another one."""
+
+    identity: str = "second"
+    controls: tuple[str, ...] = ("R03",)
+    kind: str = "second"
+    reach: tuple[int, int] = (40, 20)
+
+    def triggers(self) -> tuple[Trigger, ...]:
+        return (Trigger(literal_form(b"the second word"), Encoding.PLAIN),)
+
+    def examine(self, window: bytes, place: int, trigger: Trigger) -> Sighting | None:
+        return Sighting("seen") if b"the first word" in window[:place] else None
+
+
+def test_a_rule_sees_what_lies_before_a_part() -> None:
+    disk = disk_of([(12 * BLOCK - 20, b"the first word"), (12 * BLOCK + 3, b"the second word")], set())
+    apart = [search_part(disk, part, Searcher([Second()]), Budget()) for part in HALVES]
+    assert [[match.offset for match in one.matches] for one in apart] == [[], [12 * BLOCK + 3]]
 
 
 def test_parts_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
