@@ -161,13 +161,17 @@ class DiskStore:
         """Return one block of 512 KiB; zeros where nothing was written. Raises ValueError beyond the end."""
         if not 0 <= index * BLOCK_SIZE < self.snapshot_size_gib(snapshot_id) * GIB:
             raise ValueError(f"{snapshot_id} has no block {index}")
+        return self._content(snapshot_id, index)
+
+    def _content(self, snapshot_id: str, index: int) -> bytes:
+        """Return 512 KiB of a snapshot; zeros beyond its end too."""
         with self._flat_file(snapshot_id) as flat:
             return read_blocks(flat, index)
 
     def changed_blocks(self, first_id: str, second_id: str) -> list[int]:
         """Return the indices of the blocks that differ, those that only one of the two has among them."""
         candidates = sorted({*self.list_blocks(first_id), *self.list_blocks(second_id)})
-        return [index for index in candidates if self.read_block(first_id, index) != self.read_block(second_id, index)]
+        return [index for index in candidates if self._content(first_id, index) != self._content(second_id, index)]
 
     def start_snapshot(self, snapshot_id: str, size_gib: int, parent_id: str | None) -> None:
         """Begin a snapshot that is written block by block, empty or with a parent's content."""

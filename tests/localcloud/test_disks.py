@@ -46,6 +46,9 @@ def test_a_volume_has_its_snapshots_content_and_keeps_its_own(store: DiskStore) 
     assert store.changed_blocks("snap-base", "snap-1") == [10]
     assert store.changed_blocks("snap-1", "snap-2") == [10]
     assert store.snapshot_size_gib("snap-2") == 2
+    write(store, "vol-1", 3000, 0xEF)
+    store.snapshot_volume("vol-1", "snap-3", None)
+    assert store.changed_blocks("snap-base", "snap-3") == [10, 3000], "one lies beyond the end of the first"
 
 
 @pytest.mark.subprocess
