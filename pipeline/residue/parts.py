@@ -8,6 +8,7 @@ is what one process would give.
 import os
 import signal
 import warnings
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -56,15 +57,22 @@ def divide(numbers: Sequence[int], first: int) -> list[range]:
 
 
 def search_part(
-    source: BlockSource, part: range, searcher: Searcher, budget: Budget, tell: Tell = lambda blocks: None
+    source: BlockSource,
+    numbers: Sequence[int],
+    part: range,
+    searcher: Searcher,
+    budget: Budget,
+    tell: Tell = lambda blocks: None,
 ) -> Found:
-    """Return what begins in a part of a disk. A block of it that cannot be read is in `unreadable`."""
+    """Return what begins in a part of a disk that has blocks of these numbers.
+
+    A block of the part that cannot be read is in `unreadable`.
+    """
     size = source.block_size
     stream = Stream(searcher, budget, begin=part.start * size, end=part.stop * size)
     found = Found(budget=budget)
-    for index in source.indices():
-        if index < part.start - 1:
-            continue
+    for place in range(bisect_left(numbers, part.start - 1), len(numbers)):
+        index = numbers[place]
         if index >= part.stop + BEHIND and not stream.members:
             break
         try:
@@ -84,7 +92,13 @@ def search_part(
 
 
 def search_parts(
-    source: BlockSource, parts: Sequence[range], searcher: Searcher, budget: Budget, processes: int, tell: Tell
+    source: BlockSource,
+    numbers: Sequence[int],
+    parts: Sequence[range],
+    searcher: Searcher,
+    budget: Budget,
+    processes: int,
+    tell: Tell,
 ) -> Iterator[tuple[range, Found]]:
     """Yield each part with what begins in it, in order. So many processes are at work, each on the next part.
 
@@ -98,7 +112,7 @@ def search_parts(
             while part not in found:
                 while waiting and len(running) < processes:
                     process = everything.enter_context(ExitStack())
-                    search = Search(source, waiting.popleft(), searcher, budget.rest())
+                    search = Search(source, numbers, waiting.popleft(), searcher, budget.rest())
                     running[process.enter_context(forked(search))] = search.part, process
                 for connection in wait(list(running)):
                     message = receive(connection)
@@ -107,7 +121,7 @@ def search_parts(
                         continue
                     ended, process = running.pop(connection)
                     process.close()
-                    found[ended] = bring_home(message, searcher) if message else lost(source, ended)
+                    found[ended] = bring_home(message, searcher) if message else lost(numbers, ended)
             one = found.pop(part)
             budget.take(one.budget)
             yield part, one
@@ -118,13 +132,14 @@ class Search:
     """What one process does."""
 
     source: BlockSource
+    numbers: Sequence[int]
     part: range
     searcher: Searcher
     budget: Budget
 
     def run(self, connection: Connection) -> None:
         """Search, and send what was found: rules stay at home, and go by their number."""
-        found = search_part(self.source, self.part, self.searcher, self.budget, connection.send)
+        found = search_part(self.source, self.numbers, self.part, self.searcher, self.budget, connection.send)
         numbers = {id(rule): number for number, rule in enumerate(self.searcher.rules)}
         rules = [numbers[id(match.rule)] for match in found.matches]
         connection.send((rules, [flat(match) for match in found.matches], replace(found, matches=[])))
@@ -138,10 +153,10 @@ def bring_home(message: Any, searcher: Searcher) -> Found:  # noqa: ANN401 - wha
     return at_home
 
 
-def lost(source: BlockSource, part: range) -> Found:
+def lost(numbers: Sequence[int], part: range) -> Found:
     """Return what is known of a part whose process was killed: nothing, of all of its blocks."""
     reason = "the process that searched it was ended"
-    return Found(unreadable=[(index, reason) for index in source.indices() if index in part])
+    return Found(unreadable=[(index, reason) for index in numbers if index in part])
 
 
 def receive(connection: Any) -> Any:  # noqa: ANN401

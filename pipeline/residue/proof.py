@@ -4,6 +4,7 @@ import bisect
 import contextlib
 import ctypes
 import os
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -192,7 +193,8 @@ def processors() -> int:
 def search_in_parts(reading: Reading, searcher: Searcher, budget: Budget, checkpoint: Checkpoint) -> list[Match]:
     """Return the same as `search`, with a process on each processor. The state is written as parts end."""
     source, block_size = reading.source, reading.source.block_size
-    matches, saved, written = checkpoint.matches, checkpoint.next_block, list(source.indices())
+    matches, saved = checkpoint.matches, checkpoint.next_block
+    written = array("Q", source.indices())  # eight bytes each: a terabyte has two million
     left = written[bisect.bisect_left(written, saved) :]
     done = len(written) - len(left)
     for known in checkpoint.hashes:
@@ -204,7 +206,7 @@ def search_in_parts(reading: Reading, searcher: Searcher, budget: Budget, checkp
         reading.progress("searching blocks", done * block_size, len(written) * block_size)
 
     parts = divide(left, saved) if left else []
-    for part, found in search_parts(source, parts, searcher, budget, processors(), tell):
+    for part, found in search_parts(source, written, parts, searcher, budget, processors(), tell):
         matches += found.matches
         reading.bytes_read += found.bytes_read
         reading.unreadable += found.unreadable

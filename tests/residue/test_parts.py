@@ -67,11 +67,13 @@ def test_parts_together_give_what_the_whole_gives(pieces: list[tuple[int, bytes]
     numbers = list(disk.indices())
     if not numbers:
         return
-    whole = search_part(disk, range(BLOCKS), SEARCHER, Budget())
+    whole = search_part(disk, list(disk.indices()), range(BLOCKS), SEARCHER, Budget())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts_of_disk, "PART_BLOCKS", size)
         parts = divide(numbers, 0)
-    assert everything([search_part(disk, part, SEARCHER, Budget()) for part in parts]) == everything([whole])
+    assert everything(
+        [search_part(disk, list(disk.indices()), part, SEARCHER, Budget()) for part in parts]
+    ) == everything([whole])
 
 
 HALVES = (range(12), range(12, BLOCKS))
@@ -81,7 +83,7 @@ HALVES = (range(12), range(12, BLOCKS))
 def test_nothing_is_lost_at_an_edge(piece: bytes) -> None:
     for place in (*range(12 * BLOCK - 40, 12 * BLOCK + 4), *range(12 * BLOCK - len(piece), 12 * BLOCK - 40, 97)):
         disk = disk_of([(place, piece)], set())
-        apart = [search_part(disk, part, SEARCHER, Budget()) for part in HALVES]
+        apart = [search_part(disk, list(disk.indices()), part, SEARCHER, Budget()) for part in HALVES]
         assert (f"gzip at {place}",) in [match.inside for one in apart for match in one.matches]
 
 
@@ -103,7 +105,7 @@ class Second:
 
 def test_a_rule_sees_what_lies_before_a_part() -> None:
     disk = disk_of([(12 * BLOCK - 20, b"the first word"), (12 * BLOCK + 3, b"the second word")], set())
-    apart = [search_part(disk, part, Searcher([Second()]), Budget()) for part in HALVES]
+    apart = [search_part(disk, list(disk.indices()), part, Searcher([Second()]), Budget()) for part in HALVES]
     assert [[match.offset for match in one.matches] for one in apart] == [[], [12 * BLOCK + 3]]
 
 
@@ -155,7 +157,9 @@ def test_of_a_process_that_is_killed_every_block_is_unreadable(tmp_path: Path) -
             return super().read(index)
 
     with Deadly(raw_file(tmp_path, disk_of([(0, PLAIN)], {14})), BLOCK) as file:
-        (_, alive), (_, dead) = search_parts(file, [range(8), range(8, BLOCKS)], SEARCHER, Budget(), 2, print)
+        (_, alive), (_, dead) = search_parts(
+            file, list(file.indices()), [range(8), range(8, BLOCKS)], SEARCHER, Budget(), 2, print
+        )
     assert [match.offset for match in alive.matches] == [0]
     assert alive.unreadable == []
     reason = "the process that searched it was ended"
@@ -172,7 +176,7 @@ def test_a_defect_in_a_process_is_raised_here(tmp_path: Path, monkeypatch: pytes
         RawFile(raw_file(tmp_path, disk_of([], set())), BLOCK) as file,
         pytest.raises(RuntimeError, match="ZeroDivisionError: a defect"),
     ):
-        list(search_parts(file, [range(8), range(8, BLOCKS)], SEARCHER, Budget(), 2, print))
+        list(search_parts(file, list(file.indices()), [range(8), range(8, BLOCKS)], SEARCHER, Budget(), 2, print))
 
 
 @pytest.mark.subprocess
@@ -210,9 +214,9 @@ def test_a_search_in_parts_goes_on_where_it_was(
             prove_raw(file, SECRETS, state=tmp_path / "state")
         searched: list[range] = []
 
-        def spy(source: RawFile, parts: list[range], *more: Any) -> Iterator[tuple[range, Found]]:
+        def spy(source: RawFile, numbers: list[int], parts: list[range], *more: Any) -> Iterator[tuple[range, Found]]:
             searched.extend(parts)
-            return search_parts(source, parts, *more)
+            return search_parts(source, numbers, parts, *more)
 
         monkeypatch.setattr(proof, "search_parts", spy)
         assert prove_raw(file, SECRETS, state=tmp_path / "state")[1:] == whole[1:]
