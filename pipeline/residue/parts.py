@@ -9,11 +9,10 @@ import os
 import signal
 import warnings
 from bisect import bisect_left
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
@@ -105,23 +104,13 @@ def search_parts(
     `budget` is what all have together. Of a process that was killed, all blocks are unreadable. Raises RuntimeError
     for a defect.
     """
-    waiting, found = deque(parts), dict[range, Found]()
-    running: dict[Any, tuple[range, ExitStack]] = {}
-    with ExitStack() as everything:
+    found: dict[range, Found] = {}
+    waiting = (Search(source, numbers, part, searcher, budget.rest()) for part in parts)
+    with closing(as_they_end(waiting, processes, tell)) as ending:
         for part in parts:
             while part not in found:
-                while waiting and len(running) < processes:
-                    process = everything.enter_context(ExitStack())
-                    search = Search(source, numbers, waiting.popleft(), searcher, budget.rest())
-                    running[process.enter_context(forked(search))] = search.part, process
-                for connection in wait(list(running)):
-                    message = receive(connection)
-                    if isinstance(message, int):
-                        tell(message)
-                        continue
-                    ended, process = running.pop(connection)
-                    process.close()
-                    found[ended] = bring_home(message, searcher) if message else lost(numbers, ended)
+                ended, one = next(ending)
+                found[ended] = one
             one = found.pop(part)
             budget.take(one.budget)
             yield part, one
@@ -143,6 +132,30 @@ class Search:
         numbers = {id(rule): number for number, rule in enumerate(self.searcher.rules)}
         rules = [numbers[id(match.rule)] for match in found.matches]
         connection.send((rules, [flat(match) for match in found.matches], replace(found, matches=[])))
+
+
+def as_they_end(waiting: Iterator[Search], processes: int, tell: Tell) -> Generator[tuple[range, Found], None, None]:
+    """Yield parts with what begins in them as their processes end; so many are at work as long as any search waits."""
+    running: dict[Any, tuple[Search, ExitStack]] = {}
+    try:
+        while True:
+            for search in islice(waiting, processes - len(running)):
+                process = ExitStack()
+                running[process.enter_context(forked(search))] = search, process
+            if not running:
+                return
+            for connection in wait(list(running)):
+                message = receive(connection)
+                if isinstance(message, int):
+                    tell(message)
+                    continue
+                search, process = running.pop(connection)
+                process.close()
+                found = bring_home(message, search.searcher) if message else lost(search.numbers, search.part)
+                yield search.part, found
+    finally:
+        for _, process in running.values():
+            process.close()
 
 
 def bring_home(message: Any, searcher: Searcher) -> Found:  # noqa: ANN401 - what `Search.run` sends
