@@ -4,6 +4,7 @@ import gzip
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipeline.residue.containers import Budget
 from pipeline.residue.encodings import Encoding, literal_form
 from pipeline.residue.engine import Match, Searcher
 from pipeline.residue.matcher import FastMatcher
-from pipeline.residue.parts import Found, divide, search_part, search_parts
+from pipeline.residue.parts import Found, Search, divide, forked, search_part, search_parts
 from pipeline.residue.proof import prove_raw
 from pipeline.residue.rules import Sighting, Trigger
 from pipeline.residue.secrets import build_secrets
@@ -164,6 +165,25 @@ def test_of_a_process_that_is_killed_every_block_is_unreadable(tmp_path: Path) -
     assert alive.unreadable == []
     reason = "the process that searched it was ended"
     assert dead.unreadable == [(index, reason) for index in range(8, BLOCKS) if index != 14]
+
+
+@pytest.mark.subprocess
+def test_no_more_processes_are_at_work_than_there_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work: list[int] = [0]
+
+    @contextmanager
+    def counted(search: Search) -> Iterator[object]:
+        at_work.append(at_work[-1] + 1)
+        with forked(search) as connection:
+            yield connection
+        at_work.append(at_work[-1] - 1)
+
+    monkeypatch.setattr(parts_of_disk, "forked", counted)
+    with RawFile(raw_file(tmp_path, disk_of([], set())), BLOCK) as file:
+        parts = [range(start, start + 2) for start in range(0, BLOCKS, 2)]
+        found = list(search_parts(file, list(file.indices()), parts, SEARCHER, Budget(), 3, print))
+    assert [part for part, _ in found] == parts
+    assert (max(at_work), at_work[-1]) == (3, 0)
 
 
 @pytest.mark.subprocess
