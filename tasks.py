@@ -338,7 +338,7 @@ def sweep(_: Context, spec: str = DEFAULT_SPEC, dry_run: bool = False) -> None:
 
 @task(
     help={
-        "image": "an image file, raw or qcow2",
+        "image": "an image file: raw, qcow2, VMDK, VHD, VHDX or VDI",
         "ami": "an image of the spec's cloud and region",
         "snapshot": "a snapshot of the spec's cloud and region",
         "changed": "read only the blocks of the snapshot that differ from this earlier one of the same volume",

@@ -1,4 +1,4 @@
-"""Where blocks come from: the protocol that every source serves, and the source for files: raw or qcow2 images.
+"""Where blocks come from: the protocol that every source serves, and the source for files, raw or virtual disks.
 
 EBS direct is served by `aws/blocks.py`, which cannot import this room: the protocol is structural.
 """
@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +21,27 @@ from pipeline.errors import AssayError, BlockUnreadable, SpecInvalid
 BLOCK_SIZE = 512 * 1024
 """The block of EBS direct, in bytes."""
 
-QCOW2_MAGIC = b"QFI\xfb"
+VIRTUAL_DISKS = (
+    (0, b"QFI\xfb", "qcow2"),
+    (0, b"KDMV", "vmdk"),
+    (0, b"conectix", "vpc"),
+    (0, b"vhdxfile", "vhdx"),
+    (64, b"\x7f\x10\xda\xbe", "vdi"),
+)
+"""Where the magic of a format is, and QEMU's name of the format: in none of them is a disk as a system sees it."""
+
+WRAPPED = (
+    (0, b"\x1f\x8b", "is compressed by gzip", "unpack it first: gzip -dk FILE"),
+    (0, b"\xfd7zXZ\0", "is compressed by xz", "unpack it first: xz -dk FILE"),
+    (0, b"BZh", "is compressed by bzip2", "unpack it first: bzip2 -dk FILE"),
+    (0, b"\x28\xb5\x2f\xfd", "is compressed by zstd", "unpack it first: zstd -d FILE"),
+    (0, b"PK\x03\x04", "is a zip archive", "unpack it first: unzip FILE"),
+    (257, b"ustar", "is a tar archive, as an OVA is", "unpack it first, and scan the disk in it: tar -xf FILE"),
+    (0, b"# Disk DescriptorFile", "only describes a VMDK disk", "scan the file that it names"),
+)
+"""What is no disk but may hold one, and what to do first: in compressed data no secret is seen whole."""
+
+MAGIC_BYTES = 512
 
 
 class BlockSource(Protocol):
@@ -174,15 +195,18 @@ class Spool:
                 self._kept.add(index)
 
 
-class Qcow2File(RawFile):
-    """A qcow2 image, with what it is based on, through a sparse raw copy in a temporary folder that `close` removes."""
+class VirtualDisk(RawFile):
+    """A disk in a format of `VIRTUAL_DISKS`, with what it is based on, as a system sees it.
 
-    def __init__(self, path: Path, block_size: int = BLOCK_SIZE, folder: Path | None = None) -> None:
-        refuse_unreadable(path)
+    It is read through a sparse raw copy in a temporary folder that `close` removes.
+    """
+
+    def __init__(self, path: Path, form: str, block_size: int = BLOCK_SIZE, folder: Path | None = None) -> None:
+        refuse_unreadable(path, form)
         self._folder = Path(tempfile.mkdtemp(prefix="assay-scan-", dir=folder))
         raw = self._folder / "disk.raw"
         try:
-            qemu_img("convert", "-f", "qcow2", "-O", "raw", "-S", "4k", str(path), str(raw), about=path)
+            qemu_img("convert", "-f", form, "-O", "raw", "-S", "4k", str(path), str(raw), about=path)
             super().__init__(raw, block_size)
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -196,24 +220,30 @@ class Qcow2File(RawFile):
 
 
 def open_image(path: Path, block_size: int = BLOCK_SIZE) -> RawFile:
-    """Return the image in `path`, raw or qcow2, told apart by its first bytes. Raises BlockUnreadable, SpecInvalid."""
+    """Return the disk in `path`, told apart by its first bytes. Raises BlockUnreadable, SpecInvalid."""
+    hint = "give a disk image: raw, qcow2, VMDK, VHD, VHDX or VDI"
     if not path.is_file() and not path.is_block_device():
-        raise SpecInvalid("there is no such image file", resource=str(path), hint="give a raw or qcow2 disk image")
+        raise SpecInvalid("there is no such image file", resource=str(path), hint=hint)
     try:
         with path.open("rb") as file:
-            magic = file.read(4)
+            begin = file.read(MAGIC_BYTES)
     except OSError as problem:
         raise BlockUnreadable(f"cannot open the image: {problem.strerror}", resource=str(path)) from problem
-    image = Qcow2File(path, block_size) if magic == QCOW2_MAGIC else RawFile(path, block_size)
+    for place, magic, what, how in WRAPPED:
+        if begin[place:].startswith(magic):
+            advice = how.replace("FILE", shlex.quote(str(path)))
+            raise SpecInvalid(f"the image {what}", resource=str(path), hint=advice)
+    forms = [form for place, magic, form in VIRTUAL_DISKS if begin[place:].startswith(magic)]
+    image = VirtualDisk(path, forms[0], block_size) if forms else RawFile(path, block_size)
     if image.size_bytes == 0:
         image.close()
-        raise BlockUnreadable("the image is empty", resource=str(path), hint="give a raw or qcow2 disk image")
+        raise BlockUnreadable("the image is empty", resource=str(path), hint=hint)
     return image
 
 
-def refuse_unreadable(path: Path) -> None:
+def refuse_unreadable(path: Path, form: str) -> None:
     """Raise BlockUnreadable for an encrypted image, and for one that refers to anything but plain files."""
-    facts = json.loads(qemu_img("info", "--output=json", "-f", "qcow2", str(path), about=path))
+    facts = json.loads(qemu_img("info", "--output=json", "-f", form, str(path), about=path))
     if facts.get("encrypted"):
         raise BlockUnreadable(
             "the image is encrypted", resource=str(path), hint="decrypt it first: what cannot be read cannot be proved"

@@ -22,6 +22,10 @@ CACHED_BLOCKS = 4
 PIECE = 512 * 1024
 """How much of a file is read at once, in bytes."""
 EXT_JOURNAL_INODE = 8
+WHOLE_DISK = "the whole disk"
+FIRMWARE_BYTES = 8 * 1024 * 1024
+"""A partition of at most this that is not understood is a boot loader's or firmware's own."""
+EXT_64BIT = 0x80
 CAPABILITIES = "security.capability"
 
 
@@ -172,6 +176,18 @@ class FileSystem:
     unread: list[str] = field(default_factory=list)
     """The folders with an entry that could not be read. Known when `entries` was asked for."""
 
+    @property
+    def size_bytes(self) -> int:
+        """How large it is by its own superblock (kernel documentation of ext4, XFS Algorithms & Data Structures)."""
+        if self.kind == "xfs":
+            block_size, blocks = struct.unpack(">IQ", self.file.read_at(4, 12).ljust(12, b"\0"))
+            return int(block_size * blocks)
+        superblock = self.file.read_at(1024, 1024).ljust(1024, b"\0")
+        (blocks,), (log_block_size,) = (struct.unpack_from("<I", superblock, at) for at in (4, 24))
+        if struct.unpack_from("<I", superblock, 96)[0] & EXT_64BIT:
+            blocks |= struct.unpack_from("<I", superblock, 336)[0] << 32
+        return int(blocks << 10 + min(log_block_size, 6))
+
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """Everything that has a name, and the journal."""
@@ -295,7 +311,7 @@ def ext_block_is_free(file: SourceFile, offset: int) -> bool | None:
     (blocks_per_group,) = struct.unpack_from("<I", superblock, 32)
     (incompatible,) = struct.unpack_from("<I", superblock, 96)
     block_size = 1024 << min(log_block_size, 6)
-    descriptor_size = struct.unpack_from("<H", superblock, 254)[0] if incompatible & 0x80 else 32
+    descriptor_size = struct.unpack_from("<H", superblock, 254)[0] if incompatible & EXT_64BIT else 32
     if not blocks_per_group or descriptor_size < 32:
         return None
     group, within = divmod(offset // block_size - first_block, blocks_per_group)
@@ -359,6 +375,12 @@ class Partition:
         """Where it lies on the disk."""
         return self.extents or (Extent(0, self.start, self.size),)
 
+    @property
+    def may_hide_files(self) -> bool:
+        """Whether nobody knows what it holds, and it is more than a boot loader or firmware needs: a partition."""
+        is_firmware = self.size <= FIRMWARE_BYTES and self.name != WHOLE_DISK and not self.extents
+        return self.content == "unknown" and not is_firmware
+
     def within(self, offset: int) -> int | None:
         """Return which place of it an offset of the disk is; none when it lies elsewhere."""
         for run in self.runs:
@@ -395,7 +417,7 @@ def read_partitions(file: SourceFile) -> list[Partition]:
     except RuntimeError as problem:
         raise BlockUnreadable("the partition table cannot be read") from problem
     except OSError:
-        return [Partition("the whole disk", 0, file.get_size(), content_of(file, 0))]
+        return [Partition(WHOLE_DISK, 0, file.get_size(), content_of(file, 0))]
     return list(named_ranges(file, table))
 
 

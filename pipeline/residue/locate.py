@@ -1,5 +1,6 @@
 """Where on a disk a match lies (R02): file, slack, free space, journal, swap, or outside all partitions."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -16,9 +17,6 @@ NOT_UNDERSTOOD = {
     "btrfs": "btrfs: it was searched raw, but its files cannot be named, and compressed ones not be seen",
 }
 """What no pass may be given for, and why."""
-
-SMALL_BYTES = 64 * 1024 * 1024
-"""A partition below this that is not understood is a boot loader's or firmware's own."""
 
 
 class Space(StrEnum):
@@ -93,11 +91,12 @@ class Locator:
         return place_in(file_system, partition, offset)
 
     def _open(self, partition: Partition) -> FileSystem | None:
-        """Return the file system of a partition with its files read, or None; the reason is noted once."""
+        """Return the file system of a partition with its files read, or None; what is wrong is noted once."""
         if partition not in self._opened:
             self._opened[partition] = None
             try:
                 file_system = open_file_system(self.file, partition)
+                self.problems += parts_missing(partition, file_system, self.file.get_size())
                 if file_system:
                     file_system.entries  # noqa: B018 - reads them: a damaged one fails here
                     self.problems += [
@@ -109,9 +108,17 @@ class Locator:
             kind, _, detail = partition.content.partition(" ")
             if kind in NOT_UNDERSTOOD:
                 self.problems.append(f"{partition.name} holds {detail or ''} {NOT_UNDERSTOOD[kind]}".replace("  ", " "))
-            elif partition.content == "unknown" and partition.size >= SMALL_BYTES:
+            elif partition.may_hide_files:
                 self.problems.append(f"{partition.name} holds nothing that is known: its files cannot be named")
         return self._opened[partition]
+
+
+def parts_missing(partition: Partition, file_system: FileSystem | None, disk_bytes: int) -> Iterator[str]:
+    """Yield what says that an image was cut short: what is missing may hold anything."""
+    if any(run.physical + run.size > disk_bytes for run in partition.runs):
+        yield f"{partition.name} goes on behind the end of the disk: it was cut short"
+    elif file_system and file_system.size_bytes > partition.size:
+        yield f"the file system of {partition.name} goes on behind its end: it was cut short"
 
 
 def place_in(file_system: FileSystem, partition: Partition, offset: int) -> Place:

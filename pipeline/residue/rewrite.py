@@ -17,7 +17,7 @@ from pipeline.residue.blocks import BlockSource
 from pipeline.residue.dead import Dead, Range, joined, overlapping, without
 from pipeline.residue.ext4 import Ext4, journal_ranges
 from pipeline.residue.filesystems import SECTOR, Entry, FileSystem, Partition, SourceFile
-from pipeline.residue.locate import SMALL_BYTES, Locator
+from pipeline.residue.locate import Locator
 from pipeline.residue.lvm import metadata_ranges
 from pipeline.residue.xfs import Xfs
 
@@ -117,7 +117,7 @@ def may_hold_files(partition: Partition) -> bool:
     """Say whether a range of the disk, of a kind that is not read here, is more than swap, firmware's, or nobody's."""
     if partition.content in ("outside", "swap", "unowned", "vfat"):
         return False
-    return partition.content != "unknown" or partition.size >= SMALL_BYTES
+    return partition.content != "unknown" or partition.may_hide_files
 
 
 def dead_in(locator: Locator, partition: Partition) -> Dead:

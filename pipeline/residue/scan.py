@@ -44,7 +44,7 @@ class ScanReport:
                 region=region,
                 hint="remove what was found where it says; what may stay is waived in a spec by its fingerprint",
             )
-        open_questions = [result.title for result in self.results if result.status.is_failure]
+        open_questions = [result.detail or result.title for result in self.results if result.status.is_failure]
         if open_questions:
             raise ProofFailed(
                 f"not all could be looked at: {open_questions[0]}",
@@ -88,6 +88,6 @@ def scan_image(
     state: Path | None = None,
     written: Written = frozenset(),
 ) -> ScanReport:
-    """Search an image file, raw or qcow2. Raises SpecInvalid when there is none, BlockUnreadable when it is damaged."""
+    """Search an image file. Raises SpecInvalid when it is none that is known, BlockUnreadable when it is damaged."""
     with open_image(path) as image:
         return scan_source(image, (), progress, allowed, state, written=written)

@@ -1,21 +1,44 @@
 """The proof over whole disks: nothing that could not be read passes, and the digest is one of content."""
 
+import bz2
+import gzip
+import io
+import lzma
 import os
+import struct
+import tarfile
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import zstandard
 
-from pipeline.errors import AssayError, BlockUnreadable
+from pipeline.errors import AssayError, BlockUnreadable, SpecInvalid
 from pipeline.report.evidence import Status
 from pipeline.residue.blocks import RawFile, open_image
 from pipeline.residue.proof import prove_raw
 from pipeline.residue.secrets import build_secrets
 
 BLOCK = 8192
+MIB = 1 << 20
 TOKEN = "tok-" + os.urandom(12).hex()
 SECRETS = build_secrets(tokens={"deploy token": TOKEN})
+
+
+def zipped() -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        archive.writestr("disk.raw", TOKEN)
+    return written.getvalue()
+
+
+def tarred() -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("disk.vmdk"))
+    return written.getvalue()
 
 
 @dataclass
@@ -56,6 +79,7 @@ class Disk:
 
 def disk_with(text: bytes, place: int = 3 * BLOCK - 5, **options) -> Disk:
     data = bytearray(b"x" * 8 * BLOCK)
+    data[4086:4096] = b"SWAPSPACE2"
     data[place : place + len(text)] = text
     return Disk(bytes(data), **options)
 
@@ -70,7 +94,7 @@ def test_a_secret_of_the_build_fails_and_is_found_but_not_shown() -> None:
     ]
     (finding,) = findings
     assert (finding.place, finding.control) == (
-        f"not understood of the whole disk (unknown), offset {3 * BLOCK - 5}",
+        f"swap of the whole disk, offset {3 * BLOCK - 5}",
         "S07",
     )
     assert TOKEN not in repr((results, findings))
@@ -162,6 +186,28 @@ def test_what_is_no_image_is_a_clear_error(tmp_path: Path, content: bytes | None
     assert str(path) in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "what", "advice"),
+    [
+        (gzip.compress(TOKEN.encode()), "compressed by gzip", "gzip -dk "),
+        (lzma.compress(TOKEN.encode()), "compressed by xz", "xz -dk "),
+        (bz2.compress(TOKEN.encode()), "compressed by bzip2", "bzip2 -dk "),
+        (zstandard.compress(TOKEN.encode()), "compressed by zstd", "zstd -d "),
+        (zipped(), "a zip archive", "unzip "),
+        (tarred(), "a tar archive", "tar -xf "),
+        (b'# Disk DescriptorFile\nRW 9 FLAT "/etc/shadow" 0\n', "describes a VMDK", "the file that it names"),
+    ],
+    ids=["gzip", "xz", "bzip2", "zstd", "zip", "tar", "descriptor"],
+)
+def test_what_may_hold_a_disk_is_no_disk(tmp_path: Path, content: bytes, what: str, advice: str) -> None:
+    path = tmp_path / "a disk"
+    path.write_bytes(content)
+    with pytest.raises(SpecInvalid, match=what) as refused:
+        open_image(path)
+    assert advice in refused.value.hint
+    assert f"'{path}'" in refused.value.hint or what == "describes a VMDK"
+
+
 @pytest.mark.subprocess
 def test_a_qcow2_image_is_searched_with_what_it_is_based_on(tmp_path: Path) -> None:
     import subprocess
@@ -174,6 +220,75 @@ def test_a_qcow2_image_is_searched_with_what_it_is_based_on(tmp_path: Path) -> N
         folder = image._folder  # type: ignore[attr-defined]
     assert findings[0].place.endswith(f", offset {2 * BLOCK}")
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["qcow2 -c", "vmdk -o subformat=monolithicSparse", "vmdk -o subformat=streamOptimized", "vpc", "vhdx", "vdi"],
+)
+@pytest.mark.subprocess
+def test_a_virtual_disk_is_searched_as_a_system_sees_it(tmp_path: Path, form: str) -> None:
+    """In the file itself, its pieces lie anywhere, and some formats compress them."""
+    import subprocess
+
+    raw, disk = tmp_path / "disk.raw", tmp_path / "disk"
+    raw.write_bytes(b"x" * 200 * BLOCK + TOKEN.encode() + b"x" * (824 * BLOCK - len(TOKEN)))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", *form.split(), raw, disk], check=True)
+    with open_image(disk, BLOCK) as image:
+        results, findings, _ = prove_raw(image, SECRETS)
+    assert [finding.place.rpartition(", ")[2] for finding in findings] == [f"offset {200 * BLOCK}"]
+    assert results[0].status is Status.FAIL
+
+
+@pytest.mark.parametrize("size", [3 * BLOCK, 9 * MIB])
+def test_a_whole_disk_that_is_not_understood_never_passes(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"x" * size)
+    with open_image(path) as image:
+        results, _, _ = prove_raw(image, SECRETS)
+    assert [result.detail for result in results if result.status is Status.UNREACHABLE] == [
+        "the whole disk holds nothing that is known: its files cannot be named"
+    ]
+
+
+@pytest.mark.parametrize(("mib", "status"), [(8, Status.PASS), (9, Status.UNREACHABLE)])
+def test_only_a_small_partition_is_left_to_a_boot_loader(tmp_path: Path, mib: int, status: Status) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(partitioned(b"x" * mib * MIB))
+    with open_image(path) as image:
+        results, _, _ = prove_raw(image, SECRETS)
+    assert {result.status for result in results if result.controls == ("R02",)} == {status}
+
+
+@pytest.mark.parametrize("file_system", ["ext4", "xfs"])
+@pytest.mark.parametrize("in_partition", [False, True])
+@pytest.mark.subprocess
+def test_an_image_that_was_cut_short_never_passes(tmp_path: Path, file_system: str, in_partition: bool) -> None:
+    """What is missing may hold anything, though all that is there is clean."""
+    import subprocess
+
+    made, path = tmp_path / "made", tmp_path / "disk"
+    size = {"ext4": 16, "xfs": 300}[file_system] * MIB
+    with made.open("wb") as file:
+        file.truncate(size)
+    subprocess.run(["/sbin/mkfs." + file_system, "-q", made], check=True)
+    whole = made.read_bytes()
+    path.write_bytes(partitioned(whole) if in_partition else whole)
+    assert problems_of(path) == []
+    os.truncate(path, path.stat().st_size - MIB)
+    assert any("was cut short" in problem for problem in problems_of(path))
+
+
+def partitioned(content: bytes) -> bytes:
+    """Return a disk with a partition table of the oldest kind, and one partition."""
+    entry = struct.pack("<B3xB3xII", 0, 0x83, MIB // 512, len(content) // 512)
+    return (b"\0" * 446 + entry).ljust(510, b"\0") + b"\x55\xaa" + bytes(MIB - 512) + content
+
+
+def problems_of(path: Path) -> list[str]:
+    with open_image(path) as image:
+        results, _, _ = prove_raw(image, SECRETS)
+    return [result.detail for result in results if result.status is not Status.PASS]
 
 
 class Interrupted(Exception):
