@@ -21,6 +21,7 @@ MADE_BY_PACKAGES = re.compile(
     r"|/usr/(?:.+/)?__pycache__/[^/]+\.pyc|/(?:usr/)?lib/modules/[^/]+/modules\.[^/]+"
     r"|/usr/(?:share/info/dir|lib/udev/hwdb\.bin|lib/locale/.+|share/(?:mime|icons|applications|glib-2\.0/schemas|fonts)/.*)"
     r"|/boot/(?:initrd|initramfs).*|/initrd\.img(?:\.old)?|/boot/grub2?/.+|/boot/loader/.+"
+    r"|/boot/efi/EFI/[^/]+/(?:grub\.cfg|[^/]+\.CSV)"
 )
 """What scripts of packages write: state, which runs nothing, and what other proofs look into."""
 AUTHORIZED_KEYS = re.compile(r"(?:/root|/home/[^/]+)/\.ssh/authorized_keys")

@@ -1,6 +1,7 @@
 """Partitions and file systems of a disk, read only and without mounting: which file owns which bytes.
 
-pytsk3 reads the partition table; libfsext and libfsxfs read ext2-4 and XFS, through one and the same interface.
+pytsk3 reads the partition table; libfsext and libfsxfs read ext2-4 and XFS, through one and the same interface. FAT is
+`fat.py`'s.
 """
 
 import bisect
@@ -406,19 +407,25 @@ class Partition:
 def read_partitions(file: SourceFile) -> list[Partition]:
     """Return all ranges of a disk, in order; a disk without a partition table is one range."""
     pytsk3 = importlib.import_module("pytsk3")
+    try:
+        table = list(pytsk3.Volume_Info(image_of(file)))
+    except RuntimeError as problem:
+        raise BlockUnreadable("the partition table cannot be read") from problem
+    except OSError:
+        return [Partition(WHOLE_DISK, 0, file.get_size(), content_of(file, 0))]
+    return list(named_ranges(file, table))
+
+
+def image_of(file: SourceFile) -> Any:  # noqa: ANN401 - pytsk3 has no types
+    """Return a file as pytsk3 wants it."""
+    pytsk3 = importlib.import_module("pytsk3")
     base: Any = pytsk3.Img_Info
     image = type(
         "Image",
         (base,),
         {"read": lambda _, offset, size: file.read_at(offset, size), "get_size": lambda _: file.get_size()},
     )
-    try:
-        table = list(pytsk3.Volume_Info(image(url="", type=pytsk3.TSK_IMG_TYPE_EXTERNAL)))
-    except RuntimeError as problem:
-        raise BlockUnreadable("the partition table cannot be read") from problem
-    except OSError:
-        return [Partition(WHOLE_DISK, 0, file.get_size(), content_of(file, 0))]
-    return list(named_ranges(file, table))
+    return image(url="", type=pytsk3.TSK_IMG_TYPE_EXTERNAL)
 
 
 def named_ranges(file: SourceFile, table: list[Any]) -> Iterator[Partition]:
@@ -451,17 +458,3 @@ def content_of(file: SourceFile, start: int) -> str:
         if head[place : place + len(magic)] == magic:
             return content
     return "lvm" if any(head[sector : sector + 8] == b"LABELONE" for sector in range(0, 2048, SECTOR)) else "unknown"
-
-
-def open_file_system(file: SourceFile, partition: Partition) -> FileSystem | None:
-    """Return the file system of a partition, or None when it is not understood. Raises OSError when damaged."""
-    if partition.content == "ext":
-        library = importlib.import_module("pyfsext")
-    elif partition.content == "xfs":
-        library = importlib.import_module("pyfsxfs")
-    else:
-        return None
-    part = file.joined(partition.runs)
-    volume = library.volume()
-    volume.open_file_object(part)
-    return FileSystem(partition.content, part, volume)

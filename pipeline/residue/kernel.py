@@ -14,12 +14,15 @@ MODULES = re.compile(r"/(?:usr/)?lib/modules/[^/]+/.+")
 MADE_BY_DEPMOD = re.compile(
     r"modules\.(?:alias|builtin\.alias|builtin|dep|devname|order|softdep|symbols|weakdep|builtin\.modinfo)(?:\.bin)?"
 )
-KERNELS = re.compile(r"/boot/(?:vmlinu[xz].*|xen.*)|/(?:usr/)?lib/modules/[^/]+/vmlinuz")
-RAM_DISKS = re.compile(r"/boot/(?:initrd|initramfs).*")
+EFI = "(?:/boot/efi|/efi|/boot)/EFI"
+"""Where the EFI system partition is mounted."""
+KERNELS = re.compile(rf"/boot/(?:vmlinu[xz].*|xen.*)|/(?:usr/)?lib/modules/[^/]+/vmlinuz|{EFI}/.+/vmlinu[xz][^/]*")
+RAM_DISKS = re.compile(rf"/boot/(?:initrd|initramfs).*|{EFI}/.+/(?:initrd|initramfs)[^/]*")
 BOOT_LOADER = re.compile(r"/boot/grub2?/.+\.(?:mod|img|efi)")
 MADE_BY_GRUB = re.compile(r"/boot/grub2?/[^/]+/(?:core\.(?:img|efi)|load\.cfg)|/boot/grub2?/.+\.efi")
 COMMAND_LINES = re.compile(
-    r"/boot/grub2?/.+\.cfg|/boot/loader/entries/.+\.conf|/boot/extlinux/.+\.conf|/etc/default/grub(?:\.d/.+)?|/etc/kernel/cmdline"
+    r"/boot/grub2?/.+\.cfg|(?:/boot|/efi|/boot/efi)/loader/entries/.+\.conf|/boot/extlinux/.+\.conf"
+    rf"|/etc/default/grub(?:\.d/.+)?|/etc/kernel/cmdline|{EFI}/.+\.cfg"
 )
 OTHER_FIRST_PROCESS = re.compile(r"(?m)^[^#\n]*\b(?:rd)?init=(?!/(?:usr/)?(?:s?bin/init|lib/systemd/systemd)\b)(/\S+)")
 NO_CHECKS = re.compile(

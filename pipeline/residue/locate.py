@@ -1,5 +1,6 @@
 """Where on a disk a match lies (R02): file, slack, free space, journal, swap, or outside all partitions."""
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +8,8 @@ from functools import cached_property
 
 from pipeline.errors import AssayError
 from pipeline.residue.blocks import BlockSource
-from pipeline.residue.filesystems import Entry, FileSystem, Partition, SourceFile, open_file_system, read_partitions
+from pipeline.residue.fat import open_fat
+from pipeline.residue.filesystems import Entry, FileSystem, Partition, SourceFile, read_partitions
 from pipeline.residue.lvm import volumes_in
 from pipeline.residue.vouch import PackageDatabase
 
@@ -111,6 +113,20 @@ class Locator:
             elif partition.may_hide_files:
                 self.problems.append(f"{partition.name} holds nothing that is known: its files cannot be named")
         return self._opened[partition]
+
+
+def open_file_system(file: SourceFile, partition: Partition) -> FileSystem | None:
+    """Return the file system of a partition, or None when it is not understood. Raises OSError when damaged."""
+    if partition.content == "ext":
+        library = importlib.import_module("pyfsext")
+    elif partition.content == "xfs":
+        library = importlib.import_module("pyfsxfs")
+    else:
+        return open_fat(file.joined(partition.runs)) if partition.content == "vfat" else None
+    part = file.joined(partition.runs)
+    volume = library.volume()
+    volume.open_file_object(part)
+    return FileSystem(partition.content, part, volume)
 
 
 def parts_missing(partition: Partition, file_system: FileSystem | None, disk_bytes: int) -> Iterator[str]:

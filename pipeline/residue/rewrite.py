@@ -16,6 +16,7 @@ from pipeline.errors import DiskNotRewritable
 from pipeline.residue.blocks import BlockSource
 from pipeline.residue.dead import Dead, Range, joined, overlapping, without
 from pipeline.residue.ext4 import Ext4, journal_ranges
+from pipeline.residue.fat import Fat
 from pipeline.residue.filesystems import SECTOR, Entry, FileSystem, Partition, SourceFile
 from pipeline.residue.locate import Locator
 from pipeline.residue.lvm import metadata_ranges
@@ -24,6 +25,8 @@ from pipeline.residue.xfs import Xfs
 SWAP_HEADER = 4096
 GPT_MAGIC = b"EFI PART"
 PAGE = 4096
+READERS: dict[str, type[Ext4] | type[Xfs] | type[Fat]] = {"ext": Ext4, "xfs": Xfs, "vfat": Fat}
+"""What says of each kind of file system what nothing refers to."""
 NUMBER = re.compile(rb"[0-9]{1,10}\n?")
 """What tools that change accounts leave of their lock files: the number of a process."""
 
@@ -93,17 +96,17 @@ def plan_rewrite(source: BlockSource, locator: Locator | None = None) -> Rewrite
 def plan_overwrite(source: BlockSource) -> Overwrite:
     """Return the free blocks of a disk's file systems: what overwriting them on the guest turns into zeros, no more.
 
-    Raises DiskNotRewritable for a file system that is not ext4 or XFS, is not clean, or is not understood.
+    Raises DiskNotRewritable for a file system that is not ext4, XFS or FAT, is not clean, or is not understood.
     """
     locator = Locator(source)
     free: list[Range] = []
     readers: list[tuple[Partition, Ext4 | Xfs]] = []
     for partition in locator.partitions:
         try:
-            if partition.content in ("ext", "xfs"):
-                part = locator.file.joined(partition.runs)
-                reader = Ext4(part) if partition.content == "ext" else Xfs(part)
-                readers.append((partition, reader))
+            if partition.content in READERS:
+                reader = READERS[partition.content](locator.file.joined(partition.runs))
+                if not isinstance(reader, Fat):  # whose file that fills the disk needs no tree
+                    readers.append((partition, reader))
                 for start, end in reader.free_blocks():
                     free += partition.ranges_of(start, end)
             elif may_hold_files(partition):
@@ -115,14 +118,14 @@ def plan_overwrite(source: BlockSource) -> Overwrite:
 
 def may_hold_files(partition: Partition) -> bool:
     """Say whether a range of the disk, of a kind that is not read here, is more than swap, firmware's, or nobody's."""
-    if partition.content in ("outside", "swap", "unowned", "vfat"):
+    if partition.content in ("outside", "swap", "unowned"):
         return False
     return partition.content != "unknown" or partition.may_hide_files
 
 
 def dead_in(locator: Locator, partition: Partition) -> Dead:
     """Return what is dead in one range of the disk, from its beginning."""
-    if partition.content in ("ext", "xfs"):
+    if partition.content in READERS:
         return dead_in_file_system(locator, partition)
     dead = Dead()
     if partition.content == "outside":
@@ -145,7 +148,7 @@ def dead_in_file_system(locator: Locator, partition: Partition) -> Dead:
     opened = dict(locator.file_systems()).get(partition)
     if opened is None:
         raise DiskNotRewritable(f"{partition.name} cannot be read: {'; '.join(locator.problems)}")
-    reader = Ext4(part) if partition.content == "ext" else Xfs(part)
+    reader = READERS[partition.content](part)
     dead = reader.dead()
     for entry in opened.entries:
         if entry.path == "<journal>" and partition.content == "ext":

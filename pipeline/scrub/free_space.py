@@ -1,9 +1,9 @@
 """Overwrites what was deleted (S22): `rm` leaves every byte in place.
 
 Measured: zero-filling ext4 to the last block as root left 200 of 200 deleted secrets, because ext4 holds clusters back
-in /sys/fs/ext4/*/reserved_clusters; with those at 0 it left none. File names survive in folders; the journal is another
-place, and is zeroed through EXT4_IOC_CHECKPOINT (Linux 5.14). Where the snapshot is rewritten, the guest overwrites
-only what a rewrite copies as it is: the EFI system partition.
+in /sys/fs/ext4/*/reserved_clusters; with those at 0 it left none. Blocks smaller than a page want writes of their size:
+of 4 KiB for the last 2 KiB of FAT, nothing is written. File names survive in folders; the journal is another place, and
+is zeroed through EXT4_IOC_CHECKPOINT (Linux 5.14). Where the snapshot is rewritten, nothing is done here.
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ from pipeline.spec import Spec
 
 Method = Literal["in-place", "rewrite", False]
 REWRITABLE = {"ext4", "xfs", "vfat"}
-EVERY_KIND, COPIED_KIND = "ext[234]|xfs|vfat", "vfat"
+FILLED = "ext[234]|xfs|vfat"
 MARK = "/run/assay-free-space"
 
 FILL = r"""
@@ -25,6 +25,7 @@ mount_points() {
 fill() {
     dd if=/dev/zero of="$1/.assay-zero" bs=4M oflag=direct 2>/dev/null || :
     dd if=/dev/zero of="$1/.assay-zero" bs=4k oflag=append conv=notrunc 2>/dev/null || :
+    dd if=/dev/zero of="$1/.assay-zero" bs=512 oflag=append conv=notrunc 2>/dev/null || :
     sync -f "$1/.assay-zero" 2>/dev/null || sync
     rm -f "$1/.assay-zero"
 }
@@ -70,12 +71,9 @@ def choose_method(facts: Facts, spec: Spec) -> Method:
 
 def steps(facts: Facts, method: Method) -> tuple[Step, ...]:
     """Return the steps that overwrite free blocks, and the journal of ext4 where the guest has a perl to ask for it."""
-    if not method:
+    if method != "in-place":
         return ()
-    kinds = COPIED_KIND if method == "rewrite" else EVERY_KIND
-    fill = Step("free_space", ("S22",), "overwrite free blocks", assign(mark=MARK, kinds=kinds) + FILL + REPORT)
-    if method == "rewrite":
-        return (fill,)
+    fill = Step("free_space", ("S22",), "overwrite free blocks", assign(mark=MARK, kinds=FILLED) + FILL + REPORT)
     journal = Step(
         "free_space",
         ("S22",),

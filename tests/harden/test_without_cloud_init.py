@@ -18,7 +18,8 @@ from pipeline.guest.step import Step
 from pipeline.harden import first_boot, harden_steps
 from pipeline.report.evidence import Layer, Status
 from pipeline.residue.blocks import open_image
-from pipeline.residue.rewrite import plan_rewrite
+from pipeline.residue.locate import Locator
+from pipeline.residue.rewrite import find_remains, plan_overwrite, plan_rewrite
 from pipeline.scrub import power_off_command, scrub_steps
 from pipeline.spec import Spec, load_spec
 from pipeline.spec.public_keys import fingerprint
@@ -49,6 +50,13 @@ systemd-run --quiet --property=Restart=always sh -c 'exec 3>/srv/held; rm /srv/h
 until find /proc/[0-9]*/fd -lname '/srv/held (deleted)' 2>/dev/null | grep -q .; do sleep 0.1; done
 """
 """As an update of libraries leaves it that pid 1 and the build's own session run with, and a service's open file."""
+DELETED = """
+set -e
+mount /boot/efi
+yes 'a secret that is deleted' | head -c 5000000 >/boot/efi/secret
+sync
+rm /boot/efi/secret
+"""
 UNITS = (first_boot.KEYS_UNIT, first_boot.LAUNCH_UNIT, first_boot.UNIT)
 
 
@@ -72,7 +80,9 @@ def perform(shell: Shell, steps: tuple[Step, ...]) -> None:
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
     folder, later = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("consumer")
     default = load_spec(ROOT / "specs" / "debian-12-local.yaml")
-    wanted = default.model_copy(update={"image": default.image.model_copy(update={"launch_user": USER})})
+    image = default.image.model_copy(update={"launch_user": USER})
+    scrub = default.scrub.model_copy(update={"free_space": "in-place"})
+    wanted = default.model_copy(update={"image": image, "scrub": scrub})
     disks, size_gib = debian_disks(folder)
     build = Machine(folder, disks, "vol-1")
     try:
@@ -90,7 +100,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
         }
         perform(shell, harden_steps(facts, wanted))
         facts = gather_facts(shell)
-        perform(shell, scrub_steps(facts, wanted))
+        deleted = shell.run(DELETED)
+        assert deleted.exit_status == 0, deleted.stderr
+        perform(shell, scrub_steps(gather_facts(shell), wanted))
         replaced = shell.run(REPLACED)
         assert replaced.exit_status == 0, replaced.stderr
         shell.start_and_leave(power_off_command(facts))
@@ -100,6 +112,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
         build.close()
     with open_image(disks.volume_path("vol-1")) as disk:
         assert plan_rewrite(disk).free_bytes, "one with an orphaned inode or a journal to be replayed is refused"
+        (efi,) = (partition for partition in Locator(disk).partitions if partition.content == "vfat")
+        remains = find_remains(disk, plan_overwrite(disk))
+        assert [start for start, _ in remains if efi.within(start) is not None] == []
     disks.snapshot_volume("vol-1", "snap-image", None)
     disks.create_volume("vol-2", size_gib, "snap-image")
     machine = Machine(later, disks, "vol-2")

@@ -54,6 +54,7 @@ PACKAGED: dict[str, bytes] = {
     "usr/share/ca-certificates/good.crt": CERTIFICATE.format("Z29vZA==").encode(),
     "usr/share/keyrings/debian.gpg": b"keyring",
     f"usr/lib/modules/{KERNEL}/kernel/ext4.ko": ELF + b"ext4",
+    "usr/lib/shim/shimx64.efi.signed": b"MZ shim",
     f"boot/vmlinuz-{KERNEL}": b"kernel",
 }
 SETTINGS: dict[str, bytes] = {
@@ -392,6 +393,48 @@ def test_a_base_that_cannot_be_read_never_passes(clean: Path, tmp_path: Path) ->
     with RawFile(clean) as source, RawFile(tmp_path / "nothing") as before:
         results, _ = prove_back_doors(Locator(source), Allowed(), WRITTEN, Locator(before))
     assert {result.status for result in results} == {Status.UNREACHABLE}
+
+
+def with_efi(small: Small, files: dict[str, bytes]) -> Path:
+    """A disk with a small system, and an EFI system partition that its fstab mounts."""
+    system, efi, disk = small.make(), small.folder / "efi", small.folder / "both.raw"
+    with efi.open("wb") as file:
+        file.truncate(4 << 20)
+    run("/sbin/mkfs.vfat", "-i", "1A2B3C4D", efi)
+    run("mmd", "-i", efi, "::EFI", "::EFI/debian")
+    for name, content in files.items():
+        (small.folder / "source").write_bytes(content)
+        run("mcopy", "-i", efi, small.folder / "source", f"::EFI/debian/{name}")
+    with disk.open("wb") as file:
+        file.truncate(39 << 20)
+    table = "label: gpt\nunit: sectors\nstart=2048, size=8192, type=U\nstart=10240, size=65536, type=L\n"
+    subprocess.run(["/sbin/sfdisk", "-q", disk], input=table, text=True, check=True, capture_output=True)
+    for part, start in ((efi, 1), (system, 5)):
+        run("dd", f"if={part}", f"of={disk}", "bs=1M", f"seek={start}", "conv=notrunc,sparse")
+    return disk
+
+
+@pytest.mark.subprocess
+@pytest.mark.skipif(not shutil.which("mcopy"), reason="mtools is not installed")
+def test_what_boots_first_is_a_package_s_copy_or_as_it_was(tmp_path: Path) -> None:
+    before = {"made.efi": b"MZ made by grub-install", "shimx64.efi": b"MZ older shim", "grub.cfg": b"configfile x\n"}
+    changes = {"shimx64.efi": PACKAGED["usr/lib/shim/shimx64.efi.signed"], "grub.cfg": b"configfile y\n"}
+    evil = {
+        "made.efi": b"MZ made by somebody",
+        "grub.cfg": b"linux /vmlinuz ro init=/bin/evil\n",
+        "vmlinuz": b"own kernel",
+    }
+    findings = {}
+    for name, files in (("base", before), ("built", before | changes), ("evil", before | evil)):
+        (tmp_path / name).mkdir()
+        mounted = Plant("", "etc/fstab", b"UUID=1A2B-3C4D /boot/efi vfat umask=0077 0 1\n")
+        disk = with_efi(Small(tmp_path / name, (mounted,)), files)
+        with RawFile(disk) as source, RawFile(tmp_path / "base/both.raw") as base:
+            results, found = prove_back_doors(Locator(source), Allowed(), WRITTEN, Locator(base))
+        assert Status.UNREACHABLE not in {result.status for result in results}
+        findings[name] = {(finding.control, finding.place.rpartition("/")[2]) for finding in found}
+    assert findings["base"] == findings["built"] == set()
+    assert findings["evil"] == {("V10", "made.efi"), ("V09", "grub.cfg"), ("V09", "vmlinuz"), ("V10", "vmlinuz")}
 
 
 FORBID = (
