@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline.aws.session import is_unanswered
 from pipeline.aws.wait import CLOCK, Clock
 from pipeline.errors import AssayError, JournalDamaged, JournalFailed, JournalInUse
 from pipeline.interruption import uninterrupted
@@ -28,6 +29,8 @@ UNDO_ROUNDS = 3
 ROUND_SECONDS = 5.0
 SETTLE_SECONDS = 5.0
 """How long a thing may stay unseen whose creation was broken off or half refused (EC2's eventual consistency)."""
+UNANSWERED_SECONDS = 300.0
+"""How long a cloud that does not answer at all is asked to remove things before they are listed as left."""
 
 Undo = Callable[[str], None]
 
@@ -128,22 +131,24 @@ class Journal(AbstractContextManager["Journal"]):
         self._undo[number](identity)
         self.mark_removed(number)
 
-    def undo_all(self) -> tuple[Leak, ...]:
+    def undo_all(self, progress: Callable[[str], None] = lambda _: None) -> tuple[Leak, ...]:
         """Remove all that was made and not kept, the newest first, and return what could not be removed.
 
-        Nothing stops it: neither a failure nor Ctrl-C. What fails is tried again after the rest.
+        Nothing stops it: neither a failure nor Ctrl-C. What fails is tried again after the rest; where the cloud does
+        not answer, it is asked for a while, about one thing. `progress` is told what is being removed.
         """
         with uninterrupted():
+            give_up = self._clock.now() + UNANSWERED_SECONDS
             unseen = [entry for entry in self._open_entries() if entry.identity is None]
-            self._undo_each(self._open_entries())
-            if unseen:
+            answered = self._undo_each(self._open_entries(), progress)
+            if unseen and answered:
                 self._clock.rest(SETTLE_SECONDS)
-                self._undo_each(unseen)
-            for _ in range(UNDO_ROUNDS - 1):
-                if not self._open_entries():
-                    break
+                self._undo_each(unseen, progress)
+            rounds = 1
+            while self._open_entries() and (rounds < UNDO_ROUNDS if answered else self._clock.now() < give_up):
                 self._clock.rest(ROUND_SECONDS)
-                self._undo_each(self._open_entries())
+                answered = self._undo_each(self._open_entries(), progress)
+                rounds += answered
         return self.leaks()
 
     def leaks(self) -> tuple[Leak, ...]:
@@ -206,21 +211,32 @@ class Journal(AbstractContextManager["Journal"]):
         """Return what is to be undone, the newest first."""
         return [entry for entry in reversed(self.entries) if entry.open]
 
-    def _undo_each(self, entries: Iterable[Entry]) -> None:
-        """Undo in order, and record what became of each. A defect in an undo must not leak the rest: it is listed."""
+    def _undo_each(self, entries: Iterable[Entry], progress: Callable[[str], None]) -> bool:
+        """Undo in order, and record what became of each. A defect in an undo must not leak the rest: it is listed.
+
+        Return whether the cloud answered: when a region did not, all that follow there are not tried, for that reason.
+        """
+        unanswered: dict[str, str] = {}
         for entry in entries:
             undo = self._undo.get(entry.number)
             if undo is None:
                 continue
             with suppress(JournalFailed):  # neither must a full disk
+                if reason := unanswered.get(entry.region):
+                    self.mark_stuck(entry.number, reason)
+                    continue
+                progress(f"removing {entry.kind} {entry.handle}")
                 try:
                     undo(entry.handle)
                 except AssayError as error:
                     self.mark_stuck(entry.number, str(error))
+                    if is_unanswered(error):
+                        unanswered[entry.region] = str(error)
                 except Exception as error:
                     self.mark_stuck(entry.number, f"a defect: {type(error).__name__}")
                 else:
                     self.mark_removed(entry.number)
+        return not unanswered
 
     def _change(self, number: int, event: str, **values: str) -> None:
         """Change one entry, in memory first: what is known must not be lost with a full disk."""

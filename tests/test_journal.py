@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from botocore.exceptions import ReadTimeoutError
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from pipeline import journal as journal_module
 from pipeline.aws.session import cloud_errors
@@ -127,6 +127,52 @@ def test_a_failed_undo_is_listed_and_does_not_stop_the_rest(journal, cloud):
     assert (leak.kind, leak.identity, leak.region) == ("image", "ami-1", REGION)
     assert "it is protected" in leak.reason
     assert cloud.removed == ["snap-1"]
+
+
+class Silence:
+    """A cloud that does not answer in one region, until it does; a call takes ten seconds."""
+
+    def __init__(self, cloud, until=float("inf")):
+        self.cloud, self.until, self.now, self.asked = cloud, until, 0.0, []
+
+    def create(self, journal, identity, region=REGION):
+        undo = self.remove if region == REGION else self.cloud.remove
+        journal.create("snapshot", identity, region, self.cloud.make(identity, identity), undo)
+
+    def rest(self, seconds):
+        self.now += seconds
+
+    def remove(self, identity):
+        self.asked.append(identity)
+        self.now += 10.0
+        if self.now < self.until:
+            with cloud_errors(identity, REGION):
+                raise EndpointConnectionError(endpoint_url="https://x")
+        self.cloud.remove(identity)
+
+
+def test_a_cloud_that_does_not_answer_is_asked_about_one_thing_and_not_for_ever(journal, cloud):
+    silence, told = Silence(cloud), []
+    journal._clock = Clock(now=lambda: silence.now, rest=silence.rest)
+    silence.create(journal, "snap-1")
+    silence.create(journal, "snap-2", "us-east-1")
+    silence.create(journal, "snap-3")
+    first, last = journal.undo_all(told.append)
+    assert (first.identity, last.identity) == ("snap-1", "snap-3")
+    assert "no answer" in first.reason and "no answer" in last.reason
+    assert cloud.removed == ["snap-2"], "another region does answer"
+    assert set(silence.asked) == {"snap-3"}
+    assert 300 <= silence.now < 320
+    assert told[:2] == ["removing snapshot snap-3", "removing snapshot snap-2"]
+
+
+def test_a_cloud_that_answers_again_is_cleaned_up(journal, cloud):
+    silence = Silence(cloud, until=200.0)
+    journal._clock = Clock(now=lambda: silence.now, rest=silence.rest)
+    for identity in ("snap-1", "snap-2", "snap-3"):
+        silence.create(journal, identity)
+    assert journal.undo_all() == ()
+    assert cloud.removed == ["snap-3", "snap-2", "snap-1"]
 
 
 def test_a_defect_in_an_undo_is_listed_without_its_text(journal):

@@ -241,7 +241,7 @@ def open_session(
     except BotoCoreError as error:
         raise CredentialsRefused(first_line(str(error)), region=region) from error
     except CloudFailed as error:
-        if error_code(error) != CONNECTION_CODE:
+        if not is_unanswered(error):
             raise
         where = endpoint_url or f"the region {region}"
         raise CredentialsRefused(
@@ -374,6 +374,11 @@ def is_connection_error(error: BaseException) -> bool:
     from botocore.exceptions import ConnectionError, HTTPClientError
 
     return isinstance(error, (ConnectionError, HTTPClientError))
+
+
+def is_unanswered(error: BaseException | None) -> bool:
+    """Return whether nobody answered at all: the next call will hardly fare better."""
+    return error_code(error) == CONNECTION_CODE
 
 
 def is_denied(error: BaseException | None) -> bool:

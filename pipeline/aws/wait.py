@@ -51,23 +51,24 @@ def wait_until(
 
     One sighting is not enough where answers are eventually consistent. `progress` is told each new `state`. With more
     `patience` it is looked more often, where somebody waits for each second. Raises CloudFailed at once with the reason
-    that `failed` gives, and DeadlinePassed with the last state. Throttling and broken connections are waited out, and
-    so are `missing_codes`: a new thing is not seen everywhere at once.
+    that `failed` gives, and DeadlinePassed with the last state, caused by the error that was met last. Throttling and
+    broken connections are waited out, and so are `missing_codes`: a new thing is not seen everywhere at once.
     """
     started = clock.now()
     seen, throttled, last = 0, 0, ""
+    trouble: CloudFailed | None = None
     while True:
         try:
             answer = describe()
         except CloudFailed as error:
             if error_code(error) not in missing_codes and not is_transient(error):
                 raise
-            seen, current = 0, error.message
+            seen, current, trouble = 0, error.message, error
             throttled = throttled + 1 if is_throttled(error) else 0
         else:
             if reason := failed(answer):
                 raise CloudFailed(f"it failed: {reason}", resource=what, region=region)
-            seen, throttled, current = seen + 1 if done(answer) else 0, 0, state(answer)
+            seen, throttled, current, trouble = seen + 1 if done(answer) else 0, 0, state(answer), None
         if progress and current != last:
             progress(current)
         last = current
@@ -77,7 +78,7 @@ def wait_until(
         if elapsed >= deadline_seconds:
             raise DeadlinePassed(
                 f"not there after {deadline_seconds:.0f} s; last seen: {last}", resource=what, region=region
-            )
+            ) from trouble
         pause = pause_seconds(elapsed, throttled, confirming=seen > 0, patience=patience)
         clock.rest(min(pause, deadline_seconds - elapsed))
 

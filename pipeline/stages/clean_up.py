@@ -18,7 +18,7 @@ GONE: dict[Kind, tuple[str, str]] = {
 def clean_up(context: Context) -> None:
     """Remove what was made and not kept; what cannot be removed is in the report, and in the exit status."""
     with context.recorder.stage("clean up"):
-        leaks = context.journal.undo_all()
+        leaks = context.journal.undo_all(context.recorder.progress)
         context.recorder.leak(*leaks)
         made = {entry.kind for entry in context.journal.entries} - {leak.kind for leak in leaks}
         context.recorder.add(*(prove_gone(context, kind) for kind in GONE if kind in made))

@@ -1,7 +1,7 @@
 import pytest
 from botocore.exceptions import ClientError
 
-from pipeline.aws.session import cloud_errors
+from pipeline.aws.session import cloud_errors, error_code
 from pipeline.aws.wait import LONGEST_SECONDS, pause_seconds, wait_until
 from pipeline.errors import CloudFailed, DeadlinePassed
 
@@ -43,6 +43,15 @@ def test_a_deadline_names_the_resource_and_the_last_state(fake_clock):
     with pytest.raises(DeadlinePassed, match=r"100 s; last seen: pending \(i-1 in eu-central-1\)"):
         wait(fake_clock, answers("pending"))
     assert fake_clock.seconds == pytest.approx(100)
+
+
+def test_a_deadline_is_caused_by_what_was_met_last(fake_clock):
+    with pytest.raises(DeadlinePassed) as refused:
+        wait(fake_clock, answers("pending", "!Throttling"))
+    assert error_code(refused.value) == "Throttling"
+    with pytest.raises(DeadlinePassed) as pending:
+        wait(fake_clock, answers("!Throttling", "pending"))
+    assert error_code(pending.value) == ""
 
 
 def test_a_failed_state_ends_the_wait_at_once(fake_clock):
