@@ -271,7 +271,12 @@ def main(arguments: list[str] | None = None) -> int:
         "reset": lambda: reset(home),
     }
     try:
-        return actions[options.command]()
+        status = actions[options.command]()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (Failed, OSError) as error:
         print(f"local cloud: {error}", file=sys.stderr)
         return 1

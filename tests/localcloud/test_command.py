@@ -108,6 +108,15 @@ def test_what_hinders_the_start_is_one_line_and_a_status(command: Command, tmp_p
     assert done.returncode == 1 and "reset" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_reader_that_has_seen_enough_is_no_failure(command: Command) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, "-m", "pipeline.localcloud", "reset"]
+    done = subprocess.run(line, cwd=ROOT, env=command.environment, stdout=writer, stderr=subprocess.PIPE, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_wrong_usage_is_status_two() -> None:
     with pytest.raises(SystemExit) as failure:
         parse_arguments(["begin"])
