@@ -59,10 +59,10 @@ for image in /boot/initrd.img-*; do
   for part in $parts; do (cd "$part" && find . -type f); done | sed "s/^..//" | sort >/mnt/names
   for part in $parts; do (cd "$part" && find . -type f -print0 | xargs -0 -r md5sum); done >/mnt/inside
   {
-    sed "s|^|/|; p; s|^/|/usr/|; p; s|^/usr/|/usr/share/initramfs-tools/|" /mnt/names
+    sed "s|^|/|; p; s|^/|/usr/|" /mnt/names
     sed "s|^|/etc/initramfs-tools/|; p; s|/conf/|/|" /mnt/names
-    sed -nE "s,^(usr/)?bin/,/usr/lib/klibc/bin/,p; s,^(usr/)?bin/busybox$,/usr/lib/initramfs-tools/bin/busybox,p" \
-      /mnt/names
+    sed -nE "s,^(usr/)?bin/,/usr/lib/klibc/bin/,p" /mnt/names
+    find /usr/share/initramfs-tools /usr/lib/initramfs-tools/bin -type f 2>/dev/null
   } | xargs -d "\n" md5sum 2>/dev/null >/mnt/outside
   awk "NR == FNR { known[\$1] = 1; next } !(\$1 in known) { print substr(\$0, 37) }" /mnt/outside /mnt/inside
   find . -path "*/scripts/*/ORDER" -exec cat {} + -o -path "*/conf/arch.conf" -exec cat {} + | sed "s/^/runs: /"
@@ -72,7 +72,8 @@ done'
 """Each file of it must be on the system too, byte by byte. Archives before the last one are unpacked by the kernel too.
 It is opened in memory of its own, which ends with the question. unmkinitramfs would unpack zstd twice."""
 MADE = re.compile(
-    r"(usr/)?lib/modules/[^/]+/modules\.[a-z.]+|scripts/[a-z-]+/ORDER|conf/(arch\.conf|modules)|etc/(fstab|ld\.so\.cache)"
+    r"(usr/)?lib/modules/[^/]+/modules\.[a-z.]+|scripts/[a-z-]+/ORDER|conf/(arch\.conf|modules)"
+    r"|etc/(fstab|ld\.so\.cache|passwd|dhcpcd\.conf)"
     r"|kernel/x86/microcode/[\w.]+"
 )
 """What update-initramfs writes itself."""

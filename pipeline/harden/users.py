@@ -7,6 +7,8 @@ from pipeline.spec import Spec, User
 
 SUDO_FOLDER = "/etc/sudoers.d"
 SUDO_PREFIX = f"{SUDO_FOLDER}/60-assay-"
+ROOT_GROUPS = ("disk", "docker", "incus-admin", "kmem", "libvirt", "lxd", "mem", "root", "shadow")
+"""Whose members can become root by themselves."""
 SUDO_AUDIT = ManagedFile(
     f"{SUDO_FOLDER}/10-assay-audit",
     "# Written by Assay: who did what, and when.\nDefaults use_pty, syslog=authpriv\n",
@@ -20,6 +22,7 @@ def steps(spec: Spec) -> tuple[Step, ...]:
         *(step for user in spec.users for step in user_steps(user, spec)),
         Step("users", ("H12",), "sudo writes an audit trail", write_checked(SUDO_AUDIT), SUDO_AUDIT.test),
         remove_old_grants(spec),
+        leave_groups(spec),
         *((remove_leavers(spec),) if spec.harden.remove_other_users else ()),
         Step(
             "users",
@@ -95,6 +98,18 @@ def remove_old_grants(spec: Spec) -> Step:
     test = f'{variables}{OLD_GRANTS}[ -z "$(old_grants)" ]'
     action = f'{variables}{OLD_GRANTS}for file in $(old_grants); do rm -f "$file"; echo "removed $file"; done'
     return Step("users", ("H11", "H12"), "no grant of sudo that the spec does not make", action, test)
+
+
+def leave_groups(spec: Spec) -> Step:
+    """Return the step that takes everybody out of the groups whose members can become root by themselves (H12).
+
+    Ubuntu puts the launch user into `lxd`. What the spec says of its own users stays.
+    """
+    said = " ".join(f"{user.name}:{group}" for user in spec.users for group in user.groups)
+    variables = assign(groups=" ".join(ROOT_GROUPS), said=said) + FIND_MEMBERS
+    test = f'{variables}found=$(members)\nif [ -n "$found" ]; then echo "they are:" $found; exit 1; fi'
+    action = f'{variables}for found in $(members); do gpasswd -d "${{found%:*}}" "${{found#*:}}"; done'
+    return Step("users", ("H12",), "nobody is in a group that equals root", action, test)
 
 
 def remove_leavers(spec: Spec) -> Step:
@@ -190,6 +205,19 @@ old_grants() {
         case " $granted " in *" ${file#"$prefix"} "*) continue ;; esac
         if [ -f "$file" ]; then printf '%s\n' "$file"; fi
     done
+}
+"""
+
+FIND_MEMBERS = r"""
+members() {
+    awk -F: -v groups=" $groups " -v said=" $said " '
+        index(groups, " " $1 " ") {
+            count = split($4, names, ",")
+            for (number = 1; number <= count; number++) {
+                found = names[number] ":" $1
+                if (names[number] != "root" && !index(said, " " found " ")) print found
+            }
+        }' /etc/group
 }
 """
 

@@ -31,7 +31,7 @@ RUNS = (
         HOME + r"/\.(?:bashrc|profile|bash_profile|bash_login|bash_logout|bash_aliases|zshrc|zprofile|zshenv|zlogin"
         r"|cshrc|login|pam_environment|ssh/rc|ssh/environment|config/(?:autostart|systemd|environment\.d)/.+)",
     ),
-    of("settings of all programs", r"/etc/(?:environment|environment\.d/.+|security/pam_env\.conf)"),
+    of("settings of all programs", r"/etc/(?:environment\.d/.+|security/pam_env\.conf)"),
     of(
         "hook of the network",
         r"/etc/(?:network/if-[a-z-]+\.d/.+|NetworkManager/dispatcher\.d/.+|dhcp/dhclient-[a-z]+-hooks\.d/.+)",
@@ -43,7 +43,13 @@ RUNS = (
     of("autostart", r"/etc/xdg/autostart/.+"),
 )
 """Every file of these runs, or says what runs."""
+FOLDER = r"(?:/usr(?:/local)?)?/(?:s?bin|games)|/snap/bin"
+"""A folder of programs that only root can change, as Ubuntu's own PATH names them."""
 MAY_RUN = (
+    (
+        *of("settings of all programs", r"/etc/environment"),
+        re.compile(rf"(?m)^(?!PATH=\"?(?:{FOLDER})(?::(?:{FOLDER}))*\"?$).*\S"),
+    ),
     (
         *of("hook of the package manager", r"/etc/(?:apt/apt\.conf(?:\.d/.+)?|dpkg/dpkg\.cfg(?:\.d/.+)?)"),
         re.compile(r"(?i)invoke|hook|pre-install|post-install|proxy-auto|methods::"),

@@ -130,6 +130,7 @@ def test_leavers_and_passwords_are_gone(debian: Debian) -> None:
             "cp /etc/sudoers.d/60-assay-john /etc/sudoers.d/60-assay-sally",
             "no grant of sudo that the spec does not make",
         ),
+        ("usermod -a -G disk,shadow admin", "nobody is in a group that equals root"),
         ("useradd -m -s /bin/sh late", "remove login users that the spec does not name"),
         ("echo john:password | chpasswd", "lock every password"),
         ("echo '20230101 2 6 100 2047 5 ABCD' >>/etc/ssh/moduli", "drop Diffie-Hellman moduli of fewer than 3071 bits"),

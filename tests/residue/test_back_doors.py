@@ -89,7 +89,7 @@ CLEAN: dict[str, bytes] = {
     "etc/group": b"root:x:0:\nsudo:x:27:admin\ndisk:x:6:\n",
     "etc/os-release": b"ID=debian\n",
     "etc/profile": PACKAGED["usr/share/base-files/profile"],
-    "etc/environment": b"# nothing\n\n",
+    "etc/environment": b'# as Ubuntu has it\nPATH="/usr/local/sbin:/usr/bin:/sbin:/usr/local/games:/snap/bin"\n\n',
     "etc/pam.d/common-auth": b"auth [success=1 default=ignore] pam_unix.so nullok\nauth requisite pam_deny.so\n",
     "etc/ssl/certs/ca-certificates.crt": CERTIFICATE.format("Z29vZA==").encode(),
     "etc/cloud/cloud.cfg.d/01.cfg": b"cloud_init_modules:\n  - bootcmd\n  - runcmd\n",
@@ -99,7 +99,15 @@ CLEAN: dict[str, bytes] = {
     f"usr/lib/modules/{KERNEL}/modules.dep": b"made\n",
     f"boot/initrd.img-{KERNEL}": cpio({"kernel/x86/microcode/x.bin": b"code"})
     + bytes(64)
-    + gzip.compress(cpio({"usr/bin/true": PACKAGED["usr/bin/true"], "conf/arch.conf": b"DPKG_ARCH=amd64\n"})),
+    + gzip.compress(
+        cpio(
+            {
+                "usr/bin/true": PACKAGED["usr/bin/true"],
+                "conf/arch.conf": b"DPKG_ARCH=amd64\n",
+                "etc/dhcpcd.conf": b"persistent\n",
+            }
+        )
+    ),
     "boot/grub/grub.cfg": grub(),
     "var/lib/dpkg/info/good.list": b"/.\n",
     "var/lib/dpkg/info/good.postinst": b"#!/bin/sh\n",
@@ -137,6 +145,8 @@ PLANTS = (
     Plant("V04", "etc/systemd/system/multi-user.target.wants/x.service", b"", link="/srv/x.service"),
     Plant("V04", "etc/rc.local", b"#!/bin/sh\ntrue\n", mode=0o755),
     Plant("V04", "etc/profile.d/zz.sh", b"true &\n"),
+    Plant("V04", "etc/environment", b'PATH="/usr/bin:/tmp/bin:/bin"\n'),
+    Plant("V04", "etc/environment", b'PATH="/usr/bin:/bin"\nLD_PRELOAD=/usr/lib/libeve.so\n'),
     Plant("V04", "root/.bashrc", b"alias sudo=/tmp/sudo\n"),
     Plant("V04", "etc/apt/apt.conf.d/99x", b'DPkg::Post-Invoke { "true"; };\n'),
     Plant("V04", "etc/udev/rules.d/99-x.rules", b'ACTION=="add", RUN+="/usr/bin/true"\n'),
