@@ -503,13 +503,13 @@ def local_cloud(*arguments: str) -> int:
     return subprocess.run([sys.executable, "-m", "pipeline.localcloud", *arguments], cwd=ROOT, check=False).returncode
 
 
-def start_local_cloud() -> dict[str, str]:
-    """Start the local cloud if it does not run, and return the environment that its clients use."""
+def start_local_cloud(image: str = "") -> dict[str, str]:
+    """Start the local cloud if it does not run, with a base image of this name, and return its clients' environment."""
     import json
 
     from pipeline.errors import LocalCloudFailed
 
-    command = [sys.executable, "-m", "pipeline.localcloud", "start", "--json"]
+    command = [sys.executable, "-m", "pipeline.localcloud", "start", "--json", *([f"--image={image}"] if image else [])]
     started = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True)
     if started.returncode:
         raise LocalCloudFailed("the local cloud does not start")
@@ -517,7 +517,10 @@ def start_local_cloud() -> dict[str, str]:
     return environment
 
 
-@task(name="start", help={"base": "its base images: bookworm (Debian 12: the default), trixie (Debian 13), or both"})
+@task(
+    name="start",
+    help={"base": "its base images: bookworm (Debian 12: the default), trixie (Debian 13), noble (Ubuntu 24.04)"},
+)
 def cloud_start(_: Context, base: str = "") -> None:
     """Start the local cloud and print the exports with which any EC2 client uses it."""
     leave(local_cloud("start", *(f"--base={suite}" for suite in base.replace(",", " ").split())))

@@ -124,17 +124,19 @@ def fit_to_image(spec: "Spec", user: str, region: str) -> "Spec":
     return spec.model_copy(update=fitted)
 
 
-def open_cloud(spec: "Spec", start_local_cloud: Callable[[], dict[str, str]]) -> "Session":
+def open_cloud(spec: "Spec", start_local_cloud: Callable[[str], dict[str, str]]) -> "Session":
     """Return a session with the cloud that the spec names; the local one is started first.
 
-    `start_local_cloud` returns the environment of the local cloud's clients. Raises CredentialsRefused when AWS does
-    not accept the caller's credentials, LocalCloudFailed when the local cloud does not start.
+    `start_local_cloud` takes the name of the base image and returns the environment of the local cloud's clients.
+    Raises CredentialsRefused when AWS does not accept the caller's credentials, LocalCloudFailed when the local cloud
+    does not start.
     """
     from pipeline.aws.session import open_session
 
     if spec.cloud == "aws":
         return open_session(spec.region)
-    environment = start_local_cloud()
+    wanted = spec.base_image.filter
+    environment = start_local_cloud(wanted.name if wanted else "")
     return open_session(
         spec.region,
         endpoint_url=environment["AWS_ENDPOINT_URL"],

@@ -720,8 +720,8 @@ def test_shipped_spec_is_valid_and_names_its_schema(path: Path) -> None:
 
 def test_default_spec_and_owners_are_as_promised() -> None:
     by_name = {path.stem: load_spec(path) for path in SPECS}
-    locals_, others = {"debian-12-local", "debian-13-local"}, {"debian-12", "debian-13", "ubuntu-24.04"}
-    assert set(by_name) == {*locals_, *others, "amazon-linux-2023"}
+    locals_ = {"debian-12-local", "debian-13-local", "ubuntu-24.04-local"}
+    assert set(by_name) == {*locals_, "debian-12", "debian-13", "ubuntu-24.04", "amazon-linux-2023"}
     local = by_name["debian-12-local"]
     assert (local.cloud, local.region, local.ssh.user) == ("local", "eu-central-1", "admin")
     assert local.share.accounts == ("210987654321",)

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from pipeline.localcloud import DEFAULT_PORT, MOST_PROCESSORS, SSH_PORT
 from pipeline.localcloud.accounts import BUILDER_ACCOUNT, SECRET, access_key
-from pipeline.localcloud.base_image import RELEASES, Suite
+from pipeline.localcloud.distributions import DISTRIBUTIONS, Suite, suite_of
 
 START_SECONDS = 1800.0
 STOP_SECONDS = 180.0
@@ -89,13 +89,16 @@ def environment(url: str, ssh_port: int) -> dict[str, str]:
 
 def start(home: Path, options: argparse.Namespace) -> int:
     """Start the cloud unless it runs, wait until it answers, and print how to use it."""
+    named = suite_of(options.image)
+    required = [*options.base, *([named] if named else [])]
+    options.base = list(dict.fromkeys([*(options.base or ["bookworm"]), *required]))
     with only_one(home / "start.lock", wait=True):
         status = ask(home, "GET", "status")
         if status is None:
             if is_held(home / "server.lock"):
                 raise Failed(f"a process of the local cloud in {home} runs but does not answer: `stop` ends it")
             status = spawn(home, options)
-        require_bases(status, options.base)
+        require_bases(status, required)
     variables = environment(status["url"], status["ssh_port"])
     if options.json:
         print(json.dumps({"environment": variables, **status}))
@@ -109,7 +112,7 @@ def require_bases(status: dict[str, Any], suites: list[Suite]) -> None:
     """Raise Failed when the cloud runs already, and without one of these base images."""
     names = [image["name"] for image in status["images"]]
     for suite in suites:
-        if not any(name.startswith(f"debian-{RELEASES[suite]}-") for name in names):
+        if not any(name.startswith(DISTRIBUTIONS[suite].fixed_name) for name in names):
             raise Failed(f"it runs already, without {suite}: `stop` it, and start it with every base that you want")
 
 
@@ -240,7 +243,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     for name in ("start", "serve"):
         command = commands.add_parser(name)
         command.add_argument("--port", type=int, default=0, help=f"default: {DEFAULT_PORT}, or a free one")
-        command.add_argument("--base", action="append", choices=list(RELEASES), default=[])
+        command.add_argument("--base", action="append", choices=list(DISTRIBUTIONS), default=[])
         command.add_argument("--guests", choices=["real", "fake"], default="real")
         command.add_argument("--no-egress", action="store_true", help="guests reach nothing outside")
         command.add_argument(
@@ -253,6 +256,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--faults", help="a JSON file of faults that are set from the beginning")
         if name == "start":
             command.add_argument("--json", action="store_true")
+            command.add_argument("--image", default="", help="the name of an image that it must have")
     commands.add_parser("stop")
     commands.add_parser("status").add_argument("--json", action="store_true")
     commands.add_parser("reset")

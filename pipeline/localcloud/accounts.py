@@ -10,9 +10,6 @@ import re
 BUILDER_ACCOUNT = "123456789012"
 """The account of `start`'s exports, and of keys that say nothing."""
 
-DEBIAN_ACCOUNT = "136693071363"
-"""Debian's own account on EC2, which owns the base images."""
-
 SECRET = "local-cloud-checks-no-signature"  # noqa: S105 -- says itself what it is
 KEY = re.compile(r"A[KS]IALOCL(\d{12})")
 

@@ -1,4 +1,4 @@
-"""Makes the base images of the local cloud: Debian as its cloud team publishes it for EC2, from Debian's own packages.
+"""Makes the base images of the local cloud: Debian and Ubuntu as they are published for EC2, from their own packages.
 
 `mmdebstrap` installs the packages, `mke2fs -d` makes the file system, and GRUB's core image is laid into the
 BIOS-boot partition by hand, so nothing is mounted and no loop device is needed. It works as root and as a user with
@@ -18,20 +18,18 @@ import tarfile
 import tempfile
 import time
 import urllib.parse
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-Suite = Literal["bookworm", "trixie"]
+from pipeline.localcloud.distributions import DISTRIBUTIONS, Distribution, Suite
 
 RECIPE = Path(__file__).parent / "recipe"
-RELEASES: dict[Suite, int] = {"bookworm": 12, "trixie": 13}
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
-DEFAULT_SECURITY_MIRROR = "http://deb.debian.org/debian-security"
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+KEYRING = DISTRIBUTIONS["bookworm"].keyring
 PACKAGES = (
+    "apt",
     "ca-certificates",
     "cloud-guest-utils",
     "cloud-init",
@@ -49,7 +47,6 @@ PACKAGES = (
     "kmod",
     "less",
     "libnss-myhostname",
-    "linux-image-cloud-amd64",
     "netbase",
     "nano",
     "openssh-server",
@@ -89,11 +86,12 @@ class BaseImage:
     size_gib: int
     architecture: str
     boot_mode: str
+    distribution: Distribution
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the packages come from, as this host's own apt has it."""
+    """Where the packages of a distribution come from, as this host's own apt has it."""
 
     mirror: str
     security_mirror: str
@@ -106,16 +104,24 @@ def make_base_image(suite: Suite, cache: Path, report: Callable[[str], None]) ->
     The cache's key is the content of the recipe, so a changed recipe makes a new image. `report` gets a line for each
     step. Raises BaseImageFailed, and OSError for a full disk.
     """
-    sources = host_sources()
+    distribution = DISTRIBUTIONS[suite]
+    sources = host_sources(distribution)
     digest = recipe_digest(suite, sources)
-    path = cache / f"debian-{RELEASES[suite]}-{digest[:16]}.raw"
+    path = cached_path(suite, cache)
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=cache) as folder, one_at_a_time(cache):
             if not path.exists():
-                made = build_image(suite, sources, uuid.uuid5(uuid.NAMESPACE_OID, digest), Path(folder), report)
+                made = build_image(distribution, sources, uuid.uuid5(uuid.NAMESPACE_OID, digest), Path(folder), report)
                 made.rename(path)
-    return describe_image(suite, path)
+    return describe_image(distribution, path)
+
+
+def cached_path(suite: Suite, cache: Path) -> Path:
+    """Return where the base image of a suite is, or will be, as the recipe and this host's sources are now."""
+    distribution = DISTRIBUTIONS[suite]
+    name = f"{distribution.vendor.lower()}-{distribution.version}"
+    return cache / f"{name}-{recipe_digest(suite, host_sources(distribution))[:16]}.raw"
 
 
 @contextlib.contextmanager
@@ -132,40 +138,47 @@ def default_cache() -> Path:
     return Path(os.environ.get("ASSAY_IMAGE_CACHE") or caches / "assay" / "images")
 
 
-def describe_image(suite: Suite, path: Path) -> BaseImage:
-    """Return the image with a name as Debian gives it; the date is the day on which it was made."""
+def describe_image(distribution: Distribution, path: Path) -> BaseImage:
+    """Return the image with a name as its publisher gives it; the date is the day on which it was made."""
     date = time.strftime("%Y%m%d", time.gmtime(path.stat().st_mtime))
-    release = RELEASES[suite]
     return BaseImage(
         path=path,
-        name=f"debian-{release}-amd64-{date}-1",
-        description=f"Debian {release} ({date}-1)",
+        name=distribution.image_name.format(date=date),
+        description=f"{distribution.title} ({date})",
         size_gib=SIZE_GIB,
         architecture="x86_64",
         boot_mode="uefi-preferred",
+        distribution=distribution,
     )
 
 
 def recipe_digest(suite: Suite, sources: Sources) -> str:
     """Return the sha256 of all that decides what is in the image: suite, sources, packages, layout and recipe."""
     layout = (FORMAT, SIZE_GIB, BIOS_BOOT_SECTOR, ESP_SECTOR, ROOT_SECTOR)
-    digest = hashlib.sha256(repr((suite, sources, PACKAGES, layout)).encode())
-    for path in sorted(path for path in RECIPE.rglob("*") if path.is_file()):
+    digest = hashlib.sha256(repr((DISTRIBUTIONS[suite], sources, PACKAGES, layout)).encode())
+    for path in recipe_files(DISTRIBUTIONS[suite]):
         digest.update(str(path.relative_to(RECIPE)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def host_sources() -> Sources:
-    """Return the Debian mirrors and the proxy that this host's apt uses, or Debian's own where it has none."""
-    mirror, security_mirror, proxy = DEFAULT_MIRROR, DEFAULT_SECURITY_MIRROR, None
+def recipe_files(distribution: Distribution) -> list[Path]:
+    """Return the files of the recipe that go into the images of a distribution, in order."""
+    folders = ("overlay", distribution.vendor.lower())
+    files = [path for folder in folders for path in (RECIPE / folder).rglob("*") if path.is_file()]
+    return sorted([*RECIPE.glob("*.sh"), *files])
+
+
+def host_sources(distribution: Distribution = DISTRIBUTIONS["bookworm"]) -> Sources:
+    """Return the mirrors of a distribution and the proxy that this host's apt uses, or its own where it has none."""
+    mirror, security_mirror, proxy = distribution.mirror, distribution.security_mirror, None
     if shutil.which("apt-get"):
         layout = "$(ORIGIN)|$(LABEL)|$(REPO_URI)"
         command = ["apt-get", "indextargets", "--format", layout, "Created-By: Packages"]
         for line in subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines():
             origin, label, address = line.split("|", 2)
-            if origin == "Debian" and label == "Debian":
+            if origin == label == distribution.vendor:
                 mirror = address.rstrip("/")
-            elif origin == "Debian" and label == "Debian-Security":
+            elif origin == distribution.vendor and label == f"{origin}-Security":
                 security_mirror = address.rstrip("/")
         command = ["apt-config", "shell", "proxy", "Acquire::http::Proxy"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
@@ -174,15 +187,17 @@ def host_sources() -> Sources:
 
 
 def build_image(
-    suite: Suite, sources: Sources, identity: uuid.UUID, folder: Path, report: Callable[[str], None]
+    distribution: Distribution, sources: Sources, identity: uuid.UUID, folder: Path, report: Callable[[str], None]
 ) -> Path:
     """Make the image in the folder and return its path. The steps are literal, in the order in which they run."""
     overlay, root_archive, image = folder / "overlay.tar", folder / "root.tar", folder / "image.raw"
     esp_serial = identity.hex[:8].upper()
-    report(f"Debian {RELEASES[suite]}: installing packages (mmdebstrap, about a minute)")
-    pack_overlay(overlay, sources, suite)
-    install_packages(suite, sources, overlay, root_archive, identity, f"{esp_serial[:4]}-{esp_serial[4:]}")
-    report(f"Debian {RELEASES[suite]}: making the disk image")
+    report(f"{distribution.title}: installing packages (mmdebstrap, about a minute)")
+    pack_overlay(overlay, sources, distribution)
+    keyring = find_keyring(distribution, sources, folder)
+    serial = f"{esp_serial[:4]}-{esp_serial[4:]}"
+    install_packages(distribution, sources, keyring, overlay, root_archive, identity, serial)
+    report(f"{distribution.title}: making the disk image")
     boot_image, core_image, efi_image = take_boot_files(root_archive, folder)
     lay_partitions(image, identity)
     make_root_file_system(root_archive, image, identity, folder)
@@ -191,17 +206,21 @@ def build_image(
     return image
 
 
-def pack_overlay(archive: Path, sources: Sources, suite: Suite) -> None:
-    """Write recipe/overlay and apt's sources as a tar archive owned by root, whatever the checkout's modes are."""
+def pack_overlay(archive: Path, sources: Sources, distribution: Distribution) -> None:
+    """Write recipe/overlay and apt's sources as a tar archive owned by root, whatever the checkout's modes are.
+
+    What a folder with the distribution's name holds comes on top.
+    """
+    suite = distribution.suite
     security_uris = f"Types: deb\nURIs: {sources.security_mirror}\nSuites: {suite}-security\n"
-    rest = f"Components: main\nSigned-By: {KEYRING}\n"
+    rest = f"Components: {distribution.components}\nSigned-By: {distribution.keyring}\n"
     apt_sources = f"Types: deb\nURIs: {sources.mirror}\nSuites: {suite} {suite}-updates\n{rest}\n{security_uris}{rest}"
     files = {
-        path.relative_to(RECIPE / "overlay"): path.read_bytes()
-        for path in (RECIPE / "overlay").rglob("*")
-        if path.is_file()
+        Path(*path.relative_to(RECIPE).parts[1:]): path.read_bytes()
+        for path in recipe_files(distribution)
+        if path.parent != RECIPE
     }
-    files[Path("etc/apt/sources.list.d/debian.sources")] = apt_sources.encode()
+    files[Path(f"etc/apt/sources.list.d/{distribution.vendor.lower()}.sources")] = apt_sources.encode()
     files |= proxy_files(sources.proxy)
     with tarfile.open(archive, "w") as tar:
         for path, content in sorted(files.items()):
@@ -228,28 +247,57 @@ def proxy_files(proxy: str | None) -> dict[Path, bytes]:
     }
 
 
+def find_keyring(distribution: Distribution, sources: Sources, folder: Path) -> Path:
+    """Return the keys of a distribution: this host's, or those of its package, which is known by its hash.
+
+    Raises BaseImageFailed for a package that is another, and OSError where there is none.
+    """
+    if distribution.keyring.exists():
+        return distribution.keyring
+    place, expected = distribution.package_of_keys
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({"http": sources.proxy} if sources.proxy else None)
+    )
+    with opener.open(f"{sources.mirror}/{place}", timeout=DEADLINE_SECONDS) as answer:
+        content = answer.read()
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise BaseImageFailed(f"the package of the keys of {distribution.title} at {sources.mirror} is another one")
+    package, unpacked = folder / "keys.deb", folder / "keys"
+    package.write_bytes(content)
+    run(["dpkg-deb", "--extract", str(package), str(unpacked)])
+    return unpacked / distribution.keyring.relative_to("/")
+
+
 def install_packages(
-    suite: Suite, sources: Sources, overlay: Path, root_archive: Path, identity: uuid.UUID, esp_serial: str
+    distribution: Distribution,
+    sources: Sources,
+    keyring: Path,
+    overlay: Path,
+    root_archive: Path,
+    identity: uuid.UUID,
+    esp_serial: str,
 ) -> None:
     """Run mmdebstrap; the result is a tar archive of the whole root file system."""
     settings = f"export ROOT_UUID={identity} ESP_SERIAL={esp_serial}\n"
+    suite, components = distribution.suite, distribution.components
     command = [
         "mmdebstrap",
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--variant=minbase",
-        f"--include={','.join(PACKAGES)}",
-        f"--keyring={KEYRING}",
+        f"--include={','.join((*PACKAGES, distribution.kernel))}",
+        f"--keyring={keyring}",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         f"--customize-hook=tar-in {shlex.quote(str(overlay))} /",
         f"--customize-hook={settings}{(RECIPE / 'customize.sh').read_text()}",
         *([f'--aptopt=Acquire::http::Proxy "{sources.proxy}"'] if sources.proxy else []),
+        *([] if keyring == distribution.keyring else ['--aptopt=APT::Sandbox::User "root"']),  # whose folder it is in
         suite,
         str(root_archive),
-        f"deb [signed-by={KEYRING}] {sources.mirror} {suite} main",
-        f"deb [signed-by={KEYRING}] {sources.mirror} {suite}-updates main",
-        f"deb [signed-by={KEYRING}] {sources.security_mirror} {suite}-security main",
+        f"deb [signed-by={keyring}] {sources.mirror} {suite} {components}",
+        f"deb [signed-by={keyring}] {sources.mirror} {suite}-updates {components}",
+        f"deb [signed-by={keyring}] {sources.security_mirror} {suite}-security {components}",
     ]
     run(command)
 

@@ -1,4 +1,4 @@
-"""Debian's base images in the cloud: owned by Debian's account, in every used region, with their SSM parameters.
+"""Base images in the cloud: owned by their publisher's account, in every used region, with their SSM parameters.
 
 An image's id comes from its content and the region, so it is the same after a reset.
 """
@@ -9,15 +9,14 @@ from pathlib import Path
 
 from moto.ec2.models import ec2_backends
 
-from pipeline.localcloud.accounts import DEBIAN_ACCOUNT
 from pipeline.localcloud.backend import public_parameters
 from pipeline.localcloud.base_image import BaseImage
 from pipeline.localcloud.cloud import Cloud
 from pipeline.localcloud.control_plane import LocalBackend, of_account
+from pipeline.localcloud.distributions import DISTRIBUTIONS
 from pipeline.localcloud.images import Image
 from pipeline.localcloud.volumes import Snapshot
 
-CODE_NAMES = {"11": "bullseye", "12": "bookworm", "13": "trixie"}
 FAKE_SIZE_GIB = 1
 FAKE_BLOCKS = {0: b"boot", 3: b"one", 4: b"two", 100: b"far away"}
 
@@ -32,7 +31,8 @@ def make_fake_base(directory: Path) -> BaseImage:
                 file.seek(index * 524288)
                 file.write(content * 1000)
             file.truncate(FAKE_SIZE_GIB << 30)
-    return BaseImage(path, "debian-12-amd64-20260101-1", "Debian 12 (fake)", FAKE_SIZE_GIB, "x86_64", "uefi-preferred")
+    name, bookworm = "debian-12-amd64-20260101-1", DISTRIBUTIONS["bookworm"]
+    return BaseImage(path, name, "Debian 12 (fake)", FAKE_SIZE_GIB, "x86_64", "uefi-preferred", bookworm)
 
 
 def seed_images(cloud: Cloud, bases: list[BaseImage]) -> None:
@@ -40,11 +40,11 @@ def seed_images(cloud: Cloud, bases: list[BaseImage]) -> None:
     seeded: set[str] = set()
 
     def seed(region: str) -> None:
-        if region in seeded or region not in ec2_backends[DEBIAN_ACCOUNT]:
+        if region in seeded or region not in ec2_backends[bases[0].distribution.owner_id]:
             return
         seeded.add(region)
         for base in bases:
-            register_base(of_account(DEBIAN_ACCOUNT, region), base)
+            register_base(of_account(base.distribution.owner_id, region), base)
         cloud.save()
 
     cloud.seed = seed
@@ -67,7 +67,7 @@ def register_base(backend: LocalBackend, base: BaseImage) -> None:
             made = datetime.datetime.fromtimestamp(int(base.path.stat().st_mtime), datetime.UTC).replace(tzinfo=None)
             backend.own_snapshots[snapshot_id] = Snapshot(
                 id=snapshot_id,
-                owner_id=DEBIAN_ACCOUNT,
+                owner_id=base.distribution.owner_id,
                 volume_id="vol-ffffffff",
                 volume_size=base.size_gib,
                 lineage=snapshot_id,
@@ -76,10 +76,8 @@ def register_base(backend: LocalBackend, base: BaseImage) -> None:
                 start_time=made,
             )
             backend.images[image_id] = base_record(base, image_id, snapshot_id, region, made)
-        release = base.name.split("-")[1]
-        for name in (release, CODE_NAMES.get(release, release)):
-            parameters = public_parameters.setdefault(region, {})
-            parameters[f"/aws/service/debian/release/{name}/latest/amd64"] = image_id
+        for parameter in base.distribution.parameters:
+            public_parameters.setdefault(region, {})[parameter] = image_id
 
 
 def withdraw(backend: LocalBackend, name: str) -> None:
@@ -91,7 +89,7 @@ def withdraw(backend: LocalBackend, name: str) -> None:
 
 
 def base_record(base: BaseImage, image_id: str, snapshot_id: str, region: str, made: datetime.datetime) -> Image:
-    """Return the image as Debian registers it: public, and usable by everybody, its snapshot too."""
+    """Return the image as its publisher registers it: public, and usable by everybody, its snapshot too."""
     ebs = {
         "SnapshotId": snapshot_id,
         "VolumeSize": base.size_gib,
@@ -102,14 +100,14 @@ def base_record(base: BaseImage, image_id: str, snapshot_id: str, region: str, m
     return Image(
         id=image_id,
         name=base.name,
-        owner_id=DEBIAN_ACCOUNT,
+        owner_id=base.distribution.owner_id,
         region=region,
         description=base.description,
         state="available",
         architecture=base.architecture,
         boot_mode=base.boot_mode,
-        root_device_name="/dev/xvda",
-        mappings=[{"DeviceName": "/dev/xvda", "Ebs": ebs}],
+        root_device_name=base.distribution.root_device_name,
+        mappings=[{"DeviceName": base.distribution.root_device_name, "Ebs": ebs}],
         permissions=[{"Group": "all"}],
         creation_date=made,
     )

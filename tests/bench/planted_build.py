@@ -36,7 +36,7 @@ NAME = "debian-12-amd64-planted"
 def measure(start_local_cloud: Callable[[], dict[str, str]]) -> list[Row]:
     """Plant, build, and return the rows: how much was planted, and what of it is left."""
     cloud = start_local_cloud()
-    session = open_cloud(load_spec(SPEC), lambda: cloud)
+    session = open_cloud(load_spec(SPEC), lambda _: cloud)
     with TemporaryDirectory(prefix="assay-bench-") as name:
         folder = Path(name)
         base, planted, marks = make_base(session, folder)

@@ -1,5 +1,7 @@
 """The base image: what goes in and where it lies. That it boots is test_guests.py's to show."""
 
+import hashlib
+import re
 import struct
 import subprocess
 import tarfile
@@ -9,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.localcloud import base_image, network
+from pipeline.localcloud import base_image, distributions, network
 from pipeline.localcloud.base_image import SECTOR, BaseImageFailed, Sources
+from pipeline.localcloud.distributions import DISTRIBUTIONS, Distribution
 
 SOURCES = Sources("http://mirror.example/debian", "http://mirror.example/security", None)
 
@@ -34,7 +37,7 @@ def test_the_digest_follows_suite_sources_and_recipe(tmp_path: Path, monkeypatch
 
 
 def test_the_overlay_is_roots_whatever_the_checkout_says(tmp_path: Path) -> None:
-    base_image.pack_overlay(tmp_path / "overlay.tar", SOURCES, "trixie")
+    base_image.pack_overlay(tmp_path / "overlay.tar", SOURCES, DISTRIBUTIONS["trixie"])
     with tarfile.open(tmp_path / "overlay.tar") as tar:
         entries = {entry.name: entry for entry in tar}
         apt_sources = tar.extractfile("etc/apt/sources.list.d/debian.sources")
@@ -104,12 +107,14 @@ def test_a_core_image_that_is_too_large_is_refused(tmp_path: Path) -> None:
 def test_an_image_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
 
-    def build(suite: str, sources: Sources, identity: object, folder: Path, report: Callable[[str], None]) -> Path:
+    def build(
+        distribution: Distribution, sources: Sources, identity: object, folder: Path, report: Callable[[str], None]
+    ) -> Path:
         made.append(identity)
         (folder / "image.raw").write_bytes(b"image")
         return folder / "image.raw"
 
-    monkeypatch.setattr(base_image, "host_sources", lambda: SOURCES)
+    monkeypatch.setattr(base_image, "host_sources", lambda _: SOURCES)
     monkeypatch.setattr(base_image, "build_image", build)
     first = base_image.make_base_image("bookworm", tmp_path, print)
     assert base_image.make_base_image("bookworm", tmp_path, print) == first
@@ -121,11 +126,51 @@ def test_a_failed_build_leaves_nothing_in_the_cache(tmp_path: Path, monkeypatch:
     def build(*arguments: object) -> Path:
         raise BaseImageFailed("mmdebstrap failed")
 
-    monkeypatch.setattr(base_image, "host_sources", lambda: SOURCES)
+    monkeypatch.setattr(base_image, "host_sources", lambda _: SOURCES)
     monkeypatch.setattr(base_image, "build_image", build)
     with pytest.raises(BaseImageFailed):
         base_image.make_base_image("bookworm", tmp_path, print)
     assert not list(tmp_path.glob("[!.]*")) and not list(tmp_path.glob(".making-*"))
+
+
+@pytest.mark.subprocess
+def test_the_keys_of_another_distribution_are_known_by_the_hash_of_their_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributions, "KEYRINGS", Path("/nowhere/keyrings"))
+    keys = tmp_path / "package/nowhere/keyrings/ubuntu-archive-keyring.gpg"
+    keys.parent.mkdir(parents=True)
+    keys.write_bytes(b"keys")
+    control = tmp_path / "package/DEBIAN/control"
+    control.parent.mkdir()
+    control.write_text(
+        "Package: keys\nVersion: 1\nArchitecture: all\nMaintainer: Nobody <n@localhost>\nDescription: keys\n"
+    )
+    subprocess.run(
+        ["dpkg-deb", "--build", tmp_path / "package", tmp_path / "keys.deb"], check=True, capture_output=True
+    )
+    digest = hashlib.sha256((tmp_path / "keys.deb").read_bytes()).hexdigest()
+    sources = Sources(f"file://{tmp_path}", "", None)
+    right = replace(DISTRIBUTIONS["noble"], package_of_keys=("keys.deb", digest))
+    assert base_image.find_keyring(right, sources, tmp_path).read_bytes() == b"keys"
+    other = replace(right, package_of_keys=("keys.deb", "0" * 64))
+    with pytest.raises(BaseImageFailed, match=r"package of the keys of Ubuntu 24\.04 .* is another one"):
+        base_image.find_keyring(other, sources, tmp_path)
+
+
+def test_each_distribution_has_its_own_user_and_sources(tmp_path: Path) -> None:
+    users = {}
+    for suite in ("bookworm", "noble"):
+        base_image.pack_overlay(tmp_path / "overlay.tar", SOURCES, DISTRIBUTIONS[suite])
+        with tarfile.open(tmp_path / "overlay.tar") as tar:
+            texts = {entry.name: tar.extractfile(entry).read().decode() for entry in tar}
+        users[suite] = re.findall(r"(?m)^    name: (\w+)$", "\n".join(texts.values()))
+        vendor = DISTRIBUTIONS[suite].vendor.lower()
+        assert (
+            f"Signed-By: /usr/share/keyrings/{vendor}-archive-keyring.gpg"
+            in texts[f"etc/apt/sources.list.d/{vendor}.sources"]
+        )
+    assert users == {"bookworm": ["admin"], "noble": ["ubuntu"]}
 
 
 @pytest.mark.subprocess
@@ -134,3 +179,17 @@ def test_a_tool_that_fails_or_is_missing_is_named() -> None:
         base_image.run(["sh", "-c", "echo no space >&2; exit 3"])
     with pytest.raises(BaseImageFailed, match="no-such-tool is not installed"):
         base_image.run(["no-such-tool"])
+
+
+@pytest.mark.parametrize(
+    ("name", "suite"),
+    [
+        ("debian-12-amd64-*", "bookworm"),
+        ("debian-13-amd64-20260101-1", "trixie"),
+        ("ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-*", "noble"),
+        ("debian-*", None),
+        ("", None),
+    ],
+)
+def test_the_name_of_an_image_says_its_release(name: str, suite: str | None) -> None:
+    assert distributions.suite_of(name) == suite

@@ -69,6 +69,10 @@ def test_a_cloud_starts_once_stops_and_is_reset(command: Command) -> None:
     assert command.start()["pid"] == first["pid"]
     other = command("start", "--guests", "fake", "--base", "trixie")
     assert (other.returncode, "without trixie" in other.stderr) == (1, True)
+    other = command(
+        "start", "--guests", "fake", "--image", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-*"
+    )
+    assert (other.returncode, "without noble" in other.stderr) == (1, True)
     image_id = base_image(client_of(first))
     assert image_id in command("status").stdout
     exports = command("start", "--guests", "fake").stdout

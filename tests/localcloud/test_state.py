@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.localcloud.accounts import DEBIAN_ACCOUNT
 from pipeline.localcloud.control_plane import of_account
+from pipeline.localcloud.distributions import DISTRIBUTIONS
 from pipeline.localcloud.seeding import make_fake_base, register_base
 from pipeline.localcloud.state import StateRefused, load_state, save_state
 from tests.localcloud.clouds import (
@@ -84,8 +84,10 @@ def test_a_base_image_of_another_recipe_takes_the_place_of_its_namesake(tmp_path
         before = base_image(cloud.client("ec2"))
         path = cloud.home / "another.raw"
         (cloud.home / "fake-debian-12.raw").rename(path)
-        register_base(of_account(DEBIAN_ACCOUNT, "us-east-1"), replace(make_fake_base(cloud.home), path=path))
-        found = cloud.client("ec2").describe_images(Owners=[DEBIAN_ACCOUNT])["Images"]
+        register_base(
+            of_account(DISTRIBUTIONS["bookworm"].owner_id, "us-east-1"), replace(make_fake_base(cloud.home), path=path)
+        )
+        found = cloud.client("ec2").describe_images(Owners=[DISTRIBUTIONS["bookworm"].owner_id])["Images"]
         assert len(found) == 1 and found[0]["ImageId"] != before
 
 

@@ -1,15 +1,16 @@
-"""A clean image is clean: nothing is found on the base images that the local cloud made of Debian's own packages."""
+"""A clean image is clean: nothing is found on the base images that the local cloud made of their own packages."""
 
 import pytest
 
-from pipeline.localcloud.base_image import RELEASES, Suite, default_cache, host_sources, recipe_digest
+from pipeline.localcloud.base_image import cached_path, default_cache
+from pipeline.localcloud.distributions import DISTRIBUTIONS, Suite
 from pipeline.residue.scan import scan_image
 
 
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("suite", RELEASES)
+@pytest.mark.parametrize("suite", DISTRIBUTIONS)
 def test_a_base_image_has_no_finding(suite: Suite) -> None:
-    image = default_cache() / f"debian-{RELEASES[suite]}-{recipe_digest(suite, host_sources())[:16]}.raw"
+    image = cached_path(suite, default_cache())
     if not image.exists():
         pytest.skip(f"the local cloud has not made {image.name} yet")
     report = scan_image(image)

@@ -27,7 +27,7 @@ chroot "$root" dpkg-deb --build /tmp/assay-initramfs /tmp/assay-initramfs.deb > 
 chroot "$root" dpkg --install /tmp/assay-initramfs.deb
 rm -r "$package" "$root/tmp/assay-initramfs.deb"
 
-# Debian's own initramfs was made before the overlay came.
+# The initramfs of the kernel's package was made before the overlay came.
 chroot "$root" update-initramfs -u -k all
 
 # What grub-install does, less the devices that it would look for.
@@ -48,7 +48,7 @@ cp "$root/boot/grub/i386-pc/core.img" "$root/boot/grub/i386-pc/boot.img" "$root/
 kernel=$(cd "$root/boot" && ls vmlinuz-* | sort -V | tail -n 1)
 cat > "$root/boot/grub/grub.cfg" <<GRUB
 set timeout=0
-menuentry 'Debian GNU/Linux' {
+menuentry '$(. "$root/etc/os-release"; echo "$NAME")' {
   search.fs_uuid $ROOT_UUID root
   linux /boot/$kernel root=UUID=$ROOT_UUID ro $(. "$root/etc/default/grub"; echo "$GRUB_CMDLINE_LINUX")
   initrd /boot/initrd.img-${kernel#vmlinuz-}
@@ -60,23 +60,23 @@ chroot "$root" systemctl disable --quiet systemd-networkd-wait-online.service ||
 # Generators and units that find nothing on such a disk.
 mkdir -p "$root/etc/systemd/system-generators"
 for generator in bless-boot cryptsetup debug gpt-auto hibernate-resume integritysetup rc-local system-update veritysetup; do
-  ln -s /dev/null "$root/etc/systemd/system-generators/systemd-$generator-generator"
+  ln -sf /dev/null "$root/etc/systemd/system-generators/systemd-$generator-generator"
 done
 for unit in cloud-init-hotplugd.socket dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
   sys-fs-fuse-connections.mount modprobe@drm.service modprobe@fuse.service modprobe@efi_pstore.service systemd-pstore.service \
   proc-sys-fs-binfmt_misc.automount systemd-binfmt.service; do
-  ln -s /dev/null "$root/etc/systemd/system/$unit"
+  ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 # A stage of cloud-init that has nothing left to do. Since 24.3 one process runs all stages, and waits for each.
 if [ ! -e "$root/usr/lib/systemd/system/cloud-init-main.service" ] && [ ! -e "$root/lib/systemd/system/cloud-init-main.service" ]; then
-  ln -s /dev/null "$root/etc/systemd/system/cloud-config.service"
+  ln -sf /dev/null "$root/etc/systemd/system/cloud-config.service"
 fi
 # The timers of apt do the upgrades; the service only waits for a shutdown, with a Python of its own at each boot.
 for unit in e2scrub_all.timer e2scrub_reap.service man-db.timer unattended-upgrades.service; do
   chroot "$root" systemctl disable --quiet $unit 2>/dev/null || true
 done
 
-# The overlay brought debian.sources.
+# The overlay brought the sources in their newer form.
 rm -f "$root/etc/apt/sources.list"
 
 # Nothing of this build stays: identity, keys, logs, lists, and mmdebstrap's own settings.
