@@ -35,6 +35,13 @@ def test_no_random_seed_ships(files: tuple[File, ...]) -> None:
     assert [str(file) for file in files if str(file) in SECRETS and file.size] == []
 
 
+@pytest.mark.controls("S12", layers="L")
+def test_no_name_in_a_storage_network_ships(ask: Ask) -> None:
+    """No iSCSI and no NVMe name: two instances must not be one initiator."""
+    names = "/etc/iscsi/initiatorname.iscsi /etc/nvme/hostid /etc/nvme/hostnqn"
+    assert ask(f"grep -Es '^(InitiatorName=|nqn|[0-9a-f]{{8}}-)' {names}; true").splitlines() == []
+
+
 @pytest.mark.controls("S12", layers="B")
 def test_the_machine_id_is_new(ask: Ask, fact: Callable[[str], str]) -> None:
     """This instance has a machine id, and it is not the build's."""

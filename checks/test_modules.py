@@ -73,7 +73,7 @@ done'
 It is opened in memory of its own, which ends with the question. unmkinitramfs would unpack zstd twice."""
 MADE = re.compile(
     r"(usr/)?lib/modules/[^/]+/modules\.[a-z.]+|scripts/[a-z-]+/ORDER|conf/(arch\.conf|modules)"
-    r"|etc/(fstab|ld\.so\.cache|passwd|dhcpcd\.conf)"
+    r"|etc/(fstab|ld\.so\.cache|passwd|dhcpcd\.conf|mdadm/mdadm\.conf(\.tmp)?|initiatorname\.iscsi)|\.random-seed"
     r"|kernel/x86/microcode/[\w.]+"
 )
 """What update-initramfs writes itself."""

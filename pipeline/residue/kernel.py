@@ -34,9 +34,9 @@ OTHER_DEFAULT = re.compile(r"""(?m)^\s*set default=(?!"0"$|"\$\{next_entry\}"$|"
 MADE_FOR_RAM_DISK = re.compile(
     r"(?:usr/)?lib/modules/.+/modules\.[^/]+|conf/(?:arch\.conf|initramfs\.conf|conf\.d/[^/]+|modules|uuid|param\.conf)"
     r"|scripts/(?:.+/)?ORDER|etc/(?:ld\.so\.cache|ld\.so\.conf(?:\.d/.+)?|fstab|mtab|passwd|group|shadow|machine-id|hostname|initrd-release"
-    r"|os-release|localtime|motd|dhcpcd\.conf|modprobe\.d/.+|nsswitch\.conf|conf\.d/.+|vconsole\.conf|default/.+|console-setup/.+|udev/.+|cmdline\.d/.+)"
+    r"|os-release|localtime|motd|dhcpcd\.conf|mdadm/mdadm\.conf(?:\.tmp)?|initiatorname\.iscsi|modprobe\.d/.+|nsswitch\.conf|conf\.d/.+|vconsole\.conf|default/.+|console-setup/.+|udev/.+|cmdline\.d/.+)"
     r"|(?:usr/)?lib/(?:initrd-release|dracut/.+\.txt|dracut/build-parameter\.txt|udev/hwdb\.bin)|var/.+|run/.+|dev/.+"
-    r"|kernel/x86/microcode/[^/]+|cryptroot/.+|early_cpio|.+/\.keep"
+    r"|kernel/x86/microcode/[^/]+|cryptroot/.+|early_cpio|\.random-seed|.+/\.keep"
 )
 """What update-initramfs and dracut write themselves, and run none of."""
 LARGEST_RAM_DISK = 1 << 30

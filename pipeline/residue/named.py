@@ -72,6 +72,8 @@ NAMED = (
     ),
     named("S12", "random seed", r"/var/lib/(?:systemd/random-seed|systemd/credential\.secret|urandom/random-seed)"),
     named("S12", "machine id", r"/etc/machine-id|/var/lib/dbus/machine-id", rb"[0-9a-f]{32}"),
+    named("S12", "iSCSI name", r"/etc/iscsi/initiatorname\.iscsi", rb"(?ms).*?^InitiatorName="),
+    named("S12", "NVMe name", r"/etc/nvme/host(?:id|nqn)"),
     named("S13", "DHCP lease", r"/var/lib/(?:dhcp|dhcpcd|dhclient|NetworkManager)/.*\.leases?"),
     named("S14", "journal", r"/var/log/journal/.+|/run/log/journal/.+"),
     named(

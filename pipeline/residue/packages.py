@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pipeline.residue.filesystems import Entry
 from pipeline.residue.origin import Doubt, Origin
-from pipeline.residue.vouch import in_usr
+from pipeline.residue.vouch import in_usr, source_of
 
 PROGRAMS = re.compile(
     r"/(?:usr/(?:local/)?)?s?bin/.+|/usr/games/.+|/usr/local/games/.+|/usr/libexec/.+|/opt/(?:.+/)?s?bin/.+"
@@ -22,7 +22,15 @@ LETS_ANYBODY_IN = re.compile(
     r"(?m)^\s*auth\s+(?:sufficient|\[[^\]]*success=(?:done|ok|[0-9]+)[^\]]*\])\s+pam_(?:permit|rootok|succeed_if|listfile)\.so|^[^#\n]*pam_(?:exec|script|python)\.so|^[^#\n]*\s/(?!(?:usr/)?lib(?:64)?/)\S+\.so"
 )
 ELF, SCRIPT = b"\x7fELF", b"#!"
-COMPILED = re.compile(r"(?P<folder>.*/)__pycache__/(?P<name>[^/]+)\.(?:cpython|pypy)[^/]*\.pyc")
+CONSOLE_SETUP = re.compile(r"/etc/console-setup/cached_setup_(?:font|keyboard|terminal)\.sh")
+MADE_BY_SETUPCON = re.compile(
+    r"\s*(?:|#!/bin/sh|setfont '/(?:usr/share/consolefonts|etc/console-setup)/[\w.-]+'|kbd_mode '-[a-z]'"
+    r"|loadkeys '/etc/console-setup/cached_[\w.-]+' > '/dev/null'|printf '\\033%%[@G]'|mkdir -p /run/console-setup"
+    r"|> /run/console-setup/font-loaded|rm /run/console-setup/keymap_loaded|exit 0|fi|done|\{ :"
+    r"|if \[ -f /run/console-setup/keymap_loaded \]; then|if ls /dev/fb\* >/dev/null 2>/dev/null; then"
+    r"|for i in /dev/vcs\[0-9\]\*; do|\} < /dev/tty\$\{(?P<tty>i#/dev/|1#)vcs\} > /dev/tty\$\{(?P=tty)vcs\})\s*"
+)
+"""The lines of the scripts that console-setup writes for the console's font and keyboard."""
 MAINTAINER_SCRIPT = re.compile(r"(/var/lib/dpkg/info/[^/]+)\.(?:preinst|postinst|prerm|postrm|config)")
 
 
@@ -59,13 +67,13 @@ def changed(origin: Origin) -> Iterator[Doubt]:
 def strange_programs(origin: Origin) -> Iterator[Doubt]:
     """Yield programs and libraries that no package brought: in the folders for them, and executable ones anywhere."""
     for entry in origin.system.files:
-        if origin.packages.names(entry) or is_maintainer_script(origin, entry):
+        if origin.packages.names(entry) or is_maintainer_script(origin, entry) or is_made_by_setupcon(origin, entry):
             continue
         placed = PROGRAMS.fullmatch(entry.path) or LIBRARIES.fullmatch(entry.path)
         if (placed or (entry.is_program and is_code(origin, entry))) and not origin.explains_or_empty(entry):
             yield Doubt("V08", "program that is no package's", entry.path)
-        compiled = COMPILED.fullmatch(entry.path)
-        if compiled and not belongs_to_source(origin, entry, compiled):
+        source = source_of(entry)
+        if source and not belongs_to_source(origin, entry, source):
             yield Doubt("V08", "compiled code without its source", entry.path)
 
 
@@ -75,21 +83,18 @@ def is_maintainer_script(origin: Origin, entry: Entry) -> bool:
     return script is not None and origin.system.find(f"{script[1]}.list") is not None
 
 
+def is_made_by_setupcon(origin: Origin, entry: Entry) -> bool:
+    """Say whether a script says nothing but what console-setup writes."""
+    return bool(CONSOLE_SETUP.fullmatch(entry.path)) and all(map(MADE_BY_SETUPCON.fullmatch, origin.lines(entry)))
+
+
 def is_code(origin: Origin, entry: Entry) -> bool:
     """Say whether the kernel would run a file."""
     return next(iter(origin.system.read(entry)), b"").startswith((ELF, SCRIPT))
 
 
-def belongs_to_source(origin: Origin, entry: Entry, compiled: re.Match[str]) -> bool:
-    """Say whether compiled Python lies beside a source that is a package's, and names its size (PEP 552).
-
-    That it is what the source compiles to is not known without the same Python.
-    """
+def belongs_to_source(origin: Origin, entry: Entry, source: str) -> bool:
+    """Say whether compiled Python lies beside a source that is a package's; outside of /usr it need not."""
     if not entry.path.startswith("/usr/"):
         return True
-    source = origin.system.find(f"{compiled['folder']}{compiled['name']}.py")
-    if source is None or not origin.packages.vouches_for(source):
-        return False
-    head = next(iter(origin.system.read(entry)), b"")[:16]
-    flags, size = int.from_bytes(head[4:8], "little"), int.from_bytes(head[12:16], "little")
-    return bool(flags) or size == source.size & 0xFFFFFFFF
+    return origin.packages.is_compiled_of(origin.system.find(source), entry)

@@ -96,10 +96,11 @@ class Sieve:
         return repeated or self.is_vouched(match, place)
 
     def is_vouched(self, match: Match, place: Place) -> bool:
-        """Say whether a match lies in a file that the package database vouches for."""
+        """Say whether a match lies in a file that the package database vouches for, or in what is compiled of one."""
         if place.space is not Space.FILE or place.file_system is None or place.entry is None:
             return False
-        return self.locator.packages_of(place.file_system).vouches_for(place.entry)
+        packages = self.locator.packages_of(place.file_system)
+        return packages.vouches_for(place.entry) or packages.vouches_for_source_of(place.entry)
 
     def nowhere(self, match: Match) -> Place:
         """Return the place of a match on a disk whose file systems cannot be read."""

@@ -16,6 +16,9 @@ INSTALLED = re.compile(r"^Package: (\S+)\nStatus: \S+ \S+ installed$", re.MULTIL
 ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
 """By the digits of a digest."""
 
+COMPILED = re.compile(r"(?P<folder>.*/)__pycache__/(?P<name>[^/]+)\.(?:cpython|pypy)[^/]*\.pyc")
+PYC_HEADER = 16
+
 
 class Files(Protocol):
     """A file system, or a system of several."""
@@ -111,6 +114,27 @@ class PackageDatabase:
         known = self.hashes.get(in_usr(entry.path[1:]), ())
         return any(self._digest(entry, ALGORITHMS[len(digest)]) == digest for digest in known)
 
+    def vouches_for_source_of(self, entry: Entry) -> bool:
+        """Say whether a file is compiled Python that lies beside a package's source."""
+        source = source_of(entry)
+        return source is not None and self.is_compiled_of(self._by_path.get(source), entry)
+
+    def is_compiled_of(self, source: Entry | None, entry: Entry) -> bool:
+        """Say whether a source is what a package put there, and compiled Python names its size (PEP 552).
+
+        That it is what the source compiles to is not known without the same Python.
+        """
+        if source is None or not self.vouches_for(source):
+            return False
+        head = next(iter(self._files.read(entry)), b"")[:PYC_HEADER]
+        flags, size = int.from_bytes(head[4:8], "little"), int.from_bytes(head[12:16], "little")
+        return bool(flags) or size == source.size & 0xFFFFFFFF
+
+    @cached_property
+    def _by_path(self) -> dict[str, Entry]:
+        """The sources of Python by their paths."""
+        return {entry.path: entry for entry in self._files.entries if entry.path.endswith(".py")}
+
     def repeats(self, entry: Entry) -> bool:
         """Say whether a file has the content of some package's file: packages copy what they bring."""
         return any(self._digest(entry, algorithm) in self.contents for algorithm in self.algorithms)
@@ -145,6 +169,12 @@ class PackageDatabase:
     def _text(self, entry: Entry) -> str:
         """Return a small file of the database as text."""
         return b"".join(self._files.read(entry)).decode("utf-8", "replace")
+
+
+def source_of(entry: Entry) -> str | None:
+    """Return the path of the source that a file was compiled of; None for what is no compiled Python."""
+    compiled = COMPILED.fullmatch(entry.path)
+    return f"{compiled['folder']}{compiled['name']}.py" if compiled else None
 
 
 def add(hashes: dict[str, tuple[str, ...]], path: str, *digests: str) -> None:

@@ -8,7 +8,7 @@ SEEDS = r"""
 under '/var/lib/assay/*' /var/lib/systemd/random-seed /var/lib/urandom/random-seed \
     /var/lib/random-seed /boot/efi/loader/random-seed \
     /boot/loader/random-seed /var/lib/systemd/credential.secret /var/lib/NetworkManager/secret_key \
-    /var/lib/systemd/tpm2-srk-public-key.pem
+    /var/lib/systemd/tpm2-srk-public-key.pem /etc/nvme/hostid /etc/nvme/hostnqn
 if [ -f /var/lib/dbus/machine-id ] && [ ! -L /var/lib/dbus/machine-id ]; then echo /var/lib/dbus/machine-id; fi
 """
 
@@ -27,6 +27,13 @@ if grep -q ' /etc/machine-id ' /proc/mounts; then umount /etc/machine-id; fi
 chmod 444 /etc/machine-id
 """
 """Empty, not gone: systemd then makes one at the next boot, without taking that boot for an installation."""
+
+INITIATOR = "/etc/iscsi/initiatorname.iscsi"
+IS_WITHOUT_INITIATOR = f"! grep -qs '^InitiatorName=' {INITIATOR}"
+REMOVE_INITIATOR = f"""
+if [ -d /var/lib/dpkg ]; then echo GenerateName=yes >{INITIATOR}; else rm -f {INITIATOR}; fi
+"""
+"""open-iscsi of Debian and Ubuntu makes a name where it reads this; that of rpm distributions where there is none."""
 
 FIND_NAME = r"""
 name=$(cat /proc/sys/kernel/hostname)
@@ -60,6 +67,7 @@ def steps(spec: Spec) -> tuple[Step, ...]:
     return (
         removal(spec, "identity", ("S12",), "remove seeds and secrets of this machine", SEEDS),
         Step("identity", ("S12",), "empty the machine id", REMOVE_ID, IS_WITHOUT_ID),
+        Step("identity", ("S12",), "forget the iSCSI name", REMOVE_INITIATOR, IS_WITHOUT_INITIATOR),
         removal(spec, "identity", ("S13",), "remove leases, connections and device rules", NETWORK),
         Step("identity", ("S13",), "forget the host name", REMOVE_NAME, f'{FIND_NAME}[ -z "$(named)" ]'),
     )

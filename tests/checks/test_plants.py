@@ -284,6 +284,11 @@ PLANTS = [
     plant("a machine id", "echo 0123456789abcdef0123456789abcdef >/etc/machine-id", "identity::no_machine_id_ships"),
     plant("another id for D-Bus", "echo 0123 >/var/lib/dbus/machine-id", "identity::dbus_uses_the_machine_id"),
     plant("a random seed", "echo x >/var/lib/systemd/random-seed", "identity::no_random_seed_ships"),
+    plant(
+        "an iSCSI name",
+        "mkdir -p /etc/iscsi; echo InitiatorName=iqn.2004-10.com.ubuntu:01:3a1c >/etc/iscsi/initiatorname.iscsi",
+        "identity::no_name_in_a_storage_network_ships",
+    ),
     plant("a lease", "mkdir -p /var/lib/dhcp; echo x >/var/lib/dhcp/dhclient.eth0.leases", "identity::no_lease_ships"),
     plant(
         "a pinned interface",

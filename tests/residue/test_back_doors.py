@@ -79,6 +79,29 @@ submenu 'Advanced options for Debian' {{
 """
 
 
+SETUP_FONT = rb"""#!/bin/sh
+
+setfont '/usr/share/consolefonts/Uni2-Fixed16.psf.gz' 
+
+if ls /dev/fb* >/dev/null 2>/dev/null; then
+    for i in /dev/vcs[0-9]*; do
+        { :
+            setfont '/usr/share/consolefonts/Uni2-Fixed16.psf.gz' 
+        } < /dev/tty${i#/dev/vcs} > /dev/tty${i#/dev/vcs}
+    done
+fi
+
+mkdir -p /run/console-setup
+> /run/console-setup/font-loaded
+"""  # noqa: W291 - as setupcon writes it
+SETUP_TERMINAL = rb"""#!/bin/sh
+
+{ :
+printf '\033%%G' 
+} < /dev/tty${1#vcs} > /dev/tty${1#vcs}
+"""  # noqa: W291
+
+
 def grub(default: str = "0", first: str = "", recovery: str = "", second: str = "") -> bytes:
     return GRUB.format(default=default, first=first, recovery=recovery, second=second).encode()
 
@@ -105,10 +128,14 @@ CLEAN: dict[str, bytes] = {
                 "usr/bin/true": PACKAGED["usr/bin/true"],
                 "conf/arch.conf": b"DPKG_ARCH=amd64\n",
                 "etc/dhcpcd.conf": b"persistent\n",
+                "etc/mdadm/mdadm.conf": b"HOMEHOST <system>\n",
+                ".random-seed": b"random",
             }
         )
     ),
     "boot/grub/grub.cfg": grub(),
+    "etc/console-setup/cached_setup_font.sh": SETUP_FONT,
+    "etc/console-setup/cached_setup_terminal.sh": SETUP_TERMINAL,
     "var/lib/dpkg/info/good.list": b"/.\n",
     "var/lib/dpkg/info/good.postinst": b"#!/bin/sh\n",
 }
@@ -161,6 +188,10 @@ PLANTS = (
     Plant("V05", "usr/lib/x86_64-linux-gnu/libc.so.6", ELF + b"libc, changed"),
     Plant("V08", "usr/local/bin/helper", b"#!/bin/sh\ntrue\n", mode=0o755),
     Plant("V08", "usr/lib/x86_64-linux-gnu/libeve.so.1", ELF + b"library"),
+    Plant("V08", "etc/console-setup/cached_setup_font.sh", SETUP_FONT + b"/tmp/x\n", mode=0o755),
+    Plant(
+        "V08", "etc/console-setup/cached_setup_keyboard.sh", b"#!/bin/sh\nloadkeys '/tmp/x' > '/dev/null'\n", mode=0o755
+    ),
     Plant("V08", "opt/thing/run", ELF + b"thing", mode=0o755),
     Plant("V08", "usr/lib/python3/dist-packages/__pycache__/eve.cpython-311.pyc", b"\xa7\r\r\n" + bytes(12)),
     Plant("V08", "usr/lib/python3/dist-packages/__pycache__/tool.cpython-311.pyc", b"\xa7\r\r\n" + bytes(12)),
@@ -202,7 +233,7 @@ class Small:
     def make(self) -> Path:
         tree, disk = self.folder / "tree", self.folder / "disk.raw"
         for path, content in {**PACKAGED, **SETTINGS, **CLEAN, **self.database()}.items():
-            self.put(tree, path, content, 0o755 if content.startswith(ELF[:4]) else 0o644)
+            self.put(tree, path, content, 0o755 if content.startswith((ELF[:4], b"#!")) else 0o644)
         (tree / "usr/bin/passwd").chmod(0o4755)
         for plant in self.plants:
             self.put(tree, plant.path, plant.content, plant.mode, plant.link)

@@ -1,6 +1,8 @@
 """A waiver lets a thing stay until its day, and no longer: what a pattern found, and what a file's name gives away."""
 
 import datetime
+import hashlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +15,7 @@ from pipeline.residue.patterns import PATTERNS
 from pipeline.residue.proof import prove_raw
 from pipeline.residue.rules import fingerprint_of
 from pipeline.residue.scan import scan_source
+from pipeline.residue.secrets import build_secrets
 from pipeline.residue.sift import Allowed
 from pipeline.spec import Waiver
 from tests.planted.plants import word
@@ -101,3 +104,28 @@ def test_an_expired_waiver_silences_nothing_and_is_named(disk: Path) -> None:
     again = found(disk, *(waiver(finding.fingerprint, -1) for finding in both))
     assert [finding.fingerprint for finding in again] == [finding.fingerprint for finding in both]
     assert all("its waiver expired on 2026-11-21" in finding.detail for finding in again)
+
+
+@pytest.mark.parametrize(("names_its_size", "is_there"), [(True, False), (False, True)])
+def test_what_is_compiled_of_a_package_s_source_is_the_package_s(
+    tmp_path: Path, names_its_size: bool, is_there: bool
+) -> None:
+    """Test data of libraries are keys: as bytes they stand in the compiled module alone."""
+    source, tree = b"KEY = compute()\n", tmp_path / "tree"
+    size = len(source) if names_its_size else 7
+    token = "tok-" + os.urandom(12).hex()
+    head = b"\xcb\r\r\n" + bytes(8) + size.to_bytes(4, "little")
+    digest = hashlib.md5(source, usedforsecurity=False).hexdigest()
+    files = {
+        "usr/lib/python3/keydata.py": source,
+        "usr/lib/python3/__pycache__/keydata.cpython-312.pyc": head + PATTERN + b" " + token.encode(),
+        "var/lib/dpkg/info/keys.md5sums": f"{digest}  usr/lib/python3/keydata.py\n".encode(),
+    }
+    for path, content in files.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_bytes(content)
+    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", "-d", tree, tmp_path / "disk.raw", "8M"], check=True)
+    assert bool(found(tmp_path / "disk.raw")) is is_there
+    with open_image(tmp_path / "disk.raw") as image:
+        secrets = build_secrets(tokens={"deploy token": token})
+        assert prove_raw(image, secrets, PATTERNS)[1], "a secret of the build is nobody's"

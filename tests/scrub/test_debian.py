@@ -77,7 +77,12 @@ PLANTED = {
         "/var/backups/passwd.bak",
     ],
     "S11": ["/var/lib/cloud/instances/i-1/user-data.txt", "/var/log/cloud-init.log", "/etc/netplan/50-cloud-init.yaml"],
-    "S12": ["/var/lib/systemd/random-seed", "/var/lib/systemd/credential.secret", "/var/lib/dbus/machine-id"],
+    "S12": [
+        "/etc/nvme/hostid",
+        "/var/lib/systemd/random-seed",
+        "/var/lib/systemd/credential.secret",
+        "/var/lib/dbus/machine-id",
+    ],
     "S13": ["/var/lib/dhcp/dhclient.leases", "/etc/udev/rules.d/70-persistent-net.rules"],
     "S14": ["/var/log/auth.log", "/var/log/wtmp", "/var/log/journal/abc/system.journal", "/var/lib/logrotate/status"],
     "S15": ["/var/lib/apt/lists/some_Packages", "/var/cache/apt/archives/x.deb", "/root/.cache/pip/x"],
@@ -131,6 +136,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Debian:
     made.write("/root/.profile", "export PATH=$PATH:/opt\nexport EC2_PRIVATE_KEY=/root/pk.pem\n")
     made.run("echo 'root:of a boot\nservice:of old' | chpasswd; usermod -L root; usermod -L service")
     made.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    made.write("/etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.2004-10.com.ubuntu:01:3a1c\n")
     made.write("/etc/fstab", "/dev/vda1 / ext4 defaults 0 1\n/swapfile none swap sw 0 0\n")
     assert failures(made.perform(scrub_steps(made.facts(), SPEC))) == []
     return made
@@ -177,6 +183,10 @@ def test_no_hash_of_a_password_stays(debian: Debian) -> None:
 
 def test_the_machine_id_is_empty_and_there(debian: Debian) -> None:
     assert debian.read("/etc/machine-id") == ""
+
+
+def test_the_name_in_a_storage_network_is_made_anew(debian: Debian) -> None:
+    assert debian.run("cat /etc/iscsi/initiatorname.iscsi") == "GenerateName=yes\n"
 
 
 def test_folders_of_logs_stay(debian: Debian) -> None:
