@@ -22,7 +22,8 @@ UNOWNED = r"""
 MADE_BY_PACKAGES = re.compile(
     r"/usr/(?:.+/__pycache__/[^/]+\.pyc|local/.+|lib/(?:modules/.+|sysimage/.+|udev/hwdb\.bin|locale/.+|fontconfig/cache/.+)"
     r"|(?:lib|lib64)/(?:.+/)?(?:gdk-pixbuf-2\.0/.+\.cache|gconv/gconv-modules\.cache)"
-    r"|share/(?:info/dir|(?:mime|icons|applications|glib-2\.0/schemas|fonts)/.+))"
+    r"|lib/python3/dist-packages/twisted/plugins/dropin\.cache|lib/systemd/system/screen-cleanup\.service"
+    r"|share/(?:info/dir(?:\.old)?|(?:mime|icons|applications|glib-2\.0/schemas|fonts)/.+))"
 )
 """What scripts of packages write; and modules of the kernel and /usr/local, which have checks of their own."""
 CHANGED = r"""

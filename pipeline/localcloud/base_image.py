@@ -176,7 +176,7 @@ def host_sources(distribution: Distribution = DISTRIBUTIONS["bookworm"]) -> Sour
         command = ["apt-get", "indextargets", "--format", layout, "Created-By: Packages"]
         for line in subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines():
             origin, label, address = line.split("|", 2)
-            if origin == label == distribution.vendor:
+            if origin == label == distribution.vendor and mirror == distribution.mirror:
                 mirror = address.rstrip("/")
             elif origin == distribution.vendor and label == f"{origin}-Security":
                 security_mirror = address.rstrip("/")

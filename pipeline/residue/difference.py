@@ -19,7 +19,7 @@ MADE_BY_PACKAGES = re.compile(
     r"|alternatives/.+|rc[0-6S]\.d/.+|selinux/[^/]+/(?:policy|contexts|active)/.+|udev/hwdb\.bin|apparmor\.d/(?:local|cache)/.+"
     r"|python3/debian_config|apt/sources\.list~?|crypto-policies/(?:back-ends|state)/.+|environment|audit/audit\.rules(?:\.prev)?)"
     r"|/usr/(?:.+/)?__pycache__/[^/]+\.pyc|/(?:usr/)?lib/modules/[^/]+/modules\.[^/]+"
-    r"|/usr/(?:share/info/dir|lib/udev/hwdb\.bin|lib/locale/.+|share/(?:mime|icons|applications|glib-2\.0/schemas|fonts)/.*)"
+    r"|/usr/(?:share/info/dir(?:\.old)?|lib/udev/hwdb\.bin|lib/locale/.+|share/(?:mime|icons|applications|glib-2\.0/schemas|fonts)/.*)"
     r"|/boot/(?:initrd|initramfs).*|/initrd\.img(?:\.old)?|/boot/grub2?/.+|/boot/loader/.+"
     r"|/boot/efi/EFI/[^/]+/(?:grub\.cfg|[^/]+\.CSV)"
 )
