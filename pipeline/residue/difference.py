@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.residue.filesystems import Entry
 from pipeline.residue.origin import Doubt, Origin
+from pipeline.residue.packages import is_made_by_setupcon
 from pipeline.residue.system import System
 
 EDITED = re.compile(
     r"/etc/(?:passwd|shadow|group|gshadow|subuid|subgid|login\.defs|fstab|hostname|hosts|resolv\.conf|localtime|timezone"
-    r"|adjtime|machine-id|ssh/sshd_config|ssh/moduli|selinux/config|default/grub|dnf/automatic\.conf|nftables\.conf"
+    r"|adjtime|machine-id|ssh/sshd_config|ssh/moduli|selinux/config|default/grub|dnf/automatic\.conf|iscsi/initiatorname\.iscsi|nftables\.conf"
     r"|sysconfig/nftables\.conf|sysconfig/clock|\.pwd\.lock|\.updated)"
 )
 """What steps of the hardening and the scrub change in part. Accounts and ssh have proofs of their own."""
@@ -21,7 +22,7 @@ MADE_BY_PACKAGES = re.compile(
     r"|/usr/(?:.+/)?__pycache__/[^/]+\.pyc|/(?:usr/)?lib/modules/[^/]+/modules\.[^/]+"
     r"|/usr/(?:share/info/dir(?:\.old)?|lib/udev/hwdb\.bin|lib/locale/.+|share/(?:mime|icons|applications|glib-2\.0/schemas|fonts)/.*)"
     r"|/boot/(?:initrd|initramfs).*|/initrd\.img(?:\.old)?|/boot/grub2?/.+|/boot/loader/.+"
-    r"|/boot/efi/EFI/[^/]+/(?:grub\.cfg|[^/]+\.CSV)"
+    r"|/snap/README|/etc/console-setup/cached_[^/]+\.gz|/boot/efi/EFI/[^/]+/(?:grub\.cfg|[^/]+\.CSV)"
 )
 """What scripts of packages write: state, which runs nothing, and what other proofs look into."""
 AUTHORIZED_KEYS = re.compile(r"(?:/root|/home/[^/]+)/\.ssh/authorized_keys")
@@ -50,7 +51,7 @@ def is_expected(origin: Origin, entry: Entry) -> bool:
     if any(paths.fullmatch(entry.path) for paths in (EDITED, MADE_BY_PACKAGES, AUTHORIZED_KEYS)):
         return True
     if entry.is_file:
-        return origin.explains_or_empty(entry)
+        return origin.explains_or_empty(entry) or is_made_by_setupcon(origin, entry)
     return is_explained_link(origin, entry)
 
 

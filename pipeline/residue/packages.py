@@ -23,9 +23,11 @@ LETS_ANYBODY_IN = re.compile(
 )
 ELF, SCRIPT = b"\x7fELF", b"#!"
 CONSOLE_SETUP = re.compile(r"/etc/console-setup/cached_setup_(?:font|keyboard|terminal)\.sh")
+CONSOLE = r"(?: [<>] '/dev/tty[0-9]+')?"
 MADE_BY_SETUPCON = re.compile(
-    r"\s*(?:|#!/bin/sh|setfont '/(?:usr/share/consolefonts|etc/console-setup)/[\w.-]+'|kbd_mode '-[a-z]'"
-    r"|loadkeys '/etc/console-setup/cached_[\w.-]+' > '/dev/null'|printf '\\033%%[@G]'|mkdir -p /run/console-setup"
+    r"\s*(?:|#!/bin/sh|setfont (?:'-C' '/dev/tty[0-9]+' )?'/(?:usr/share/consolefonts|etc/console-setup)/[\w.-]+'"
+    rf"|kbd_mode '-[a-z]'{CONSOLE}|printf '\\033%%[@G]'{CONSOLE}"
+    r"|loadkeys '/etc/console-setup/cached_[\w.-]+' > '/dev/null'|mkdir -p /run/console-setup"
     r"|> /run/console-setup/font-loaded|rm /run/console-setup/keymap_loaded|exit 0|fi|done|\{ :"
     r"|if \[ -f /run/console-setup/keymap_loaded \]; then|if ls /dev/fb\* >/dev/null 2>/dev/null; then"
     r"|for i in /dev/vcs\[0-9\]\*; do|\} < /dev/tty\$\{(?P<tty>i#/dev/|1#)vcs\} > /dev/tty\$\{(?P=tty)vcs\})\s*"

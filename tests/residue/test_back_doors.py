@@ -94,6 +94,16 @@ fi
 mkdir -p /run/console-setup
 > /run/console-setup/font-loaded
 """  # noqa: W291 - as setupcon writes it
+SETUP_KEYBOARD = rb"""#!/bin/sh
+
+if [ -f /run/console-setup/keymap_loaded ]; then
+    rm /run/console-setup/keymap_loaded
+    exit 0
+fi
+kbd_mode '-u' < '/dev/tty1' 
+kbd_mode '-u' < '/dev/tty2' 
+loadkeys '/etc/console-setup/cached_UTF-8_del.kmap.gz' > '/dev/null' 
+"""  # noqa: W291
 SETUP_TERMINAL = rb"""#!/bin/sh
 
 { :
@@ -136,6 +146,7 @@ CLEAN: dict[str, bytes] = {
     "boot/grub/grub.cfg": grub(),
     "etc/console-setup/cached_setup_font.sh": SETUP_FONT,
     "etc/console-setup/cached_setup_terminal.sh": SETUP_TERMINAL,
+    "etc/console-setup/cached_setup_keyboard.sh": SETUP_KEYBOARD,
     "var/lib/dpkg/info/good.list": b"/.\n",
     "var/lib/dpkg/info/good.postinst": b"#!/bin/sh\n",
 }
@@ -370,6 +381,9 @@ CHANGES = {
 }
 EXPLAINED = {
     "etc/audit/audit.rules.prev": b"-D\n",
+    "etc/console-setup/cached_setup_keyboard.sh": SETUP_KEYBOARD.replace(b" < '/dev/tty1'", b""),
+    "etc/iscsi/initiatorname.iscsi": b"GenerateName=yes\n",
+    "snap/README": b"what snap is\n",
     "etc/passwd": CLEAN["etc/passwd"] + b"alice:x:1001:1001::/home/alice:/bin/bash\n",
     "etc/sudoers.d/10-ours": CLEAN["etc/sudoers.d/10-ours"],
     "var/lib/thing/state": b"1",
