@@ -91,11 +91,19 @@ $settings
 LIST
 """
 
+IS_APPORT_OFF = "! systemctl --quiet is-enabled apport.service 2>/dev/null"
+SWITCH_APPORT_OFF = """
+if [ -d /run/systemd/system ]; then systemctl stop apport.service; fi
+systemctl --quiet disable apport.service
+"""
+"""Ubuntu's: at each boot it lets set-user-id programs dump core, and hands every core to a program of its own."""
+
 
 def steps(options: KernelOptions) -> tuple[Step, ...]:
     """Return the steps of the baseline."""
     denied = (Step("kernel", ("H25",), "modules that are never loaded", DENY_LIST.action, DENY_LIST.test),)
     return (
+        Step("kernel", ("H25",), "no reports of crashes", SWITCH_APPORT_OFF, IS_APPORT_OFF),
         Step(
             "kernel",
             ("H25",),

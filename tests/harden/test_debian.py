@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.harden import harden_steps, sshd, users
+from pipeline.harden import harden_steps, kernel, sshd, users
+from pipeline.spec.model import KernelOptions
 from tests.harden.samples import KEY, OTHER_KEY, STRANGE_KEY, Debian, failures, make_debian, outcomes, spec
 
 pytestmark = pytest.mark.end_to_end
@@ -144,6 +145,15 @@ def test_a_violation_is_found_and_put_right(debian: Debian, plant: str, title: s
     results = debian.perform(harden_steps(debian.facts(), SPEC))
     assert failures(results) == []
     assert [name for name, outcome in outcomes(results).items() if outcome != "ok"] == [title]
+
+
+def test_reports_of_crashes_are_switched_off(debian: Debian) -> None:
+    debian.write("/etc/systemd/system/apport.service", "[Service]\nExecStart=true\n[Install]\nWantedBy=basic.target\n")
+    debian.run("systemctl enable apport.service")
+    (step,) = (step for step in kernel.steps(KernelOptions()) if step.title == "no reports of crashes")
+    assert outcomes(debian.perform((step,))) == {step.title: "changed"}
+    assert not debian.has("/etc/systemd/system/basic.target.wants/apport.service")
+    assert outcomes(debian.perform((step,))) == {step.title: "ok"}
 
 
 def test_the_builds_own_key_survives_until_the_scrub(debian: Debian, tmp_path: Path) -> None:
