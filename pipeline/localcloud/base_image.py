@@ -250,11 +250,13 @@ def proxy_files(proxy: str | None) -> dict[Path, bytes]:
 def find_keyring(distribution: Distribution, sources: Sources, folder: Path) -> Path:
     """Return the keys of a distribution: this host's, or those of its package, which is known by its hash.
 
-    Raises BaseImageFailed for a package that is another, and OSError where there is none.
+    Raises BaseImageFailed for a host without keys, or a package that is another, and OSError where there is none.
     """
     if distribution.keyring.exists():
         return distribution.keyring
     place, expected = distribution.package_of_keys
+    if not place:
+        raise BaseImageFailed(f"this host has no keys of {distribution.title}: `ci/invoke` installs all that is needed")
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({"http": sources.proxy} if sources.proxy else None)
     )

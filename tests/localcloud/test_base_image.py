@@ -156,6 +156,8 @@ def test_the_keys_of_another_distribution_are_known_by_the_hash_of_their_package
     other = replace(right, package_of_keys=("keys.deb", "0" * 64))
     with pytest.raises(BaseImageFailed, match=r"package of the keys of Ubuntu 24\.04 .* is another one"):
         base_image.find_keyring(other, sources, tmp_path)
+    with pytest.raises(BaseImageFailed, match="this host has no keys of Debian 12"):
+        base_image.find_keyring(DISTRIBUTIONS["bookworm"], sources, tmp_path)
 
 
 def test_each_distribution_has_its_own_user_and_sources(tmp_path: Path) -> None:
