@@ -141,7 +141,7 @@ class Journal(AbstractContextManager["Journal"]):
             give_up = self._clock.now() + UNANSWERED_SECONDS
             unseen = [entry for entry in self._open_entries() if entry.identity is None]
             answered = self._undo_each(self._open_entries(), progress)
-            if unseen and answered:
+            if unseen:
                 self._clock.rest(SETTLE_SECONDS)
                 self._undo_each(unseen, progress)
             rounds = 1
@@ -326,7 +326,7 @@ def after(entry: Entry, event: str, record: dict[str, Any], moment: datetime) ->
         case "removed":
             return replace(entry, removed=moment, reason="")
         case "stuck":
-            return replace(entry, reason=record["reason"])
+            return replace(entry, removed=None, reason=record["reason"])
     raise ValueError(f"an unknown event: {event}")
 
 

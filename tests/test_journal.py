@@ -166,6 +166,42 @@ def test_a_cloud_that_does_not_answer_is_asked_about_one_thing_and_not_for_ever(
     assert told[:2] == ["removing snapshot snap-3", "removing snapshot snap-2"]
 
 
+def test_what_was_not_seen_yet_is_looked_for_again_although_another_region_is_silent(journal, cloud):
+    def make_and_fail():
+        cloud.things["sg-1"] = "unseen"
+        raise CloudFailed("the rule is refused, the group exists")
+
+    silence = Silence(cloud)
+
+    def rest(seconds):
+        silence.rest(seconds)
+        cloud.things.update({"sg-1": "assay-ssh"})
+
+    with pytest.raises(CloudFailed):
+        journal.create("security-group", "assay-ssh", "us-east-1", make_and_fail, cloud.remove)
+    silence.create(journal, "snap-1")
+    journal._clock = Clock(now=lambda: silence.now, rest=rest)
+    (leak,) = journal.undo_all()
+    assert leak.identity == "snap-1"
+    assert cloud.removed == ["sg-1"]
+
+
+def test_what_was_not_seen_and_then_cannot_be_removed_is_listed(journal, rests):
+    answers = iter([None, CloudFailed("it is protected")])
+
+    def undo(_):
+        if answer := next(answers, CloudFailed("it is protected")):
+            raise answer
+
+    def make_and_fail():
+        raise CloudFailed("the rule is refused, the group exists")
+
+    with pytest.raises(CloudFailed):
+        journal.create("security-group", "assay-ssh", REGION, make_and_fail, undo)
+    (leak,) = journal.undo_all()
+    assert (leak.identity, "it is protected" in leak.reason) == ("assay-ssh", True)
+
+
 def test_a_cloud_that_answers_again_is_cleaned_up(journal, cloud):
     silence = Silence(cloud, until=200.0)
     journal._clock = Clock(now=lambda: silence.now, rest=silence.rest)
