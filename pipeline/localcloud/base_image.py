@@ -106,22 +106,22 @@ def make_base_image(suite: Suite, cache: Path, report: Callable[[str], None]) ->
     """
     distribution = DISTRIBUTIONS[suite]
     sources = host_sources(distribution)
-    digest = recipe_digest(suite, sources)
-    path = cached_path(suite, cache)
+    path = cached_path(suite, sources, cache)
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=cache) as folder, one_at_a_time(cache):
             if not path.exists():
-                made = build_image(distribution, sources, uuid.uuid5(uuid.NAMESPACE_OID, digest), Path(folder), report)
+                identity = uuid.uuid5(uuid.NAMESPACE_OID, recipe_digest(suite, sources))
+                made = build_image(distribution, sources, identity, Path(folder), report)
                 made.rename(path)
     return describe_image(distribution, path)
 
 
-def cached_path(suite: Suite, cache: Path) -> Path:
-    """Return where the base image of a suite is, or will be, as the recipe and this host's sources are now."""
+def cached_path(suite: Suite, sources: Sources, cache: Path) -> Path:
+    """Return where the base image of a suite is, or will be, as the recipe is now."""
     distribution = DISTRIBUTIONS[suite]
     name = f"{distribution.vendor.lower()}-{distribution.version}"
-    return cache / f"{name}-{recipe_digest(suite, host_sources(distribution))[:16]}.raw"
+    return cache / f"{name}-{recipe_digest(suite, sources)[:16]}.raw"
 
 
 @contextlib.contextmanager

@@ -14,21 +14,21 @@ from typing import Any
 
 from pipeline.errors import DiskNotRewritable
 from pipeline.residue.dead import Dead, Range
-from pipeline.residue.filesystems import Entry, Extent, FileSystem, SourceFile, image_of
+from pipeline.residue.filesystems import Entry, Extent, FileSystem, SourceFile, fstab_names, image_of
 
 SECTOR_SIZES = (512, 1024, 2048, 4096)
 ENTRY = 32
 """Bytes of an entry of a folder. A long name takes several before the one with the file's own."""
 END, REMOVED = 0x00, 0xE5
 """The first byte of the first entry that was never used, and of one that was removed."""
-LONG_NAME, LABEL, FOLDER = 0x0F, 0x08, 0x10
+LABEL, FOLDER = 0x08, 0x10
+"""Attributes of an entry; one of a long name has that of a label, too."""
 FEWEST_FAT16, FIRST = 4085, 2
 """Clusters: how many make a FAT16 of a FAT12, and the number of the first one."""
 MODES = {1: stat.S_IFREG | 0o700, 2: stat.S_IFDIR | 0o700}
 """By pytsk3's types of files. FAT keeps no modes: root's alone, as systems mount what they boot from."""
 UNALLOCATED = 2
 """pytsk3's flag of a name that was removed."""
-
 LABEL_OF_VOLUME = b" (Volume Label Entry)"
 """What pytsk3 adds to the label, which is no file."""
 
@@ -180,6 +180,14 @@ class FatFileSystem(FileSystem):
     def size_bytes(self) -> int:
         """How large it is by its boot sector."""
         return self.table.size
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What fstab may call it, by its boot sector: by serial number, or by label."""
+        boot = self.file.read_at(0, 512).ljust(512, b"\0")
+        place = 67 if self.table.is_fat32 else 39
+        serial = boot[place : place + 4][::-1].hex().upper()
+        return fstab_names(f"{serial[:4]}-{serial[4:]}", boot[place + 4 : place + 15])
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:

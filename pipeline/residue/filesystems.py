@@ -189,6 +189,15 @@ class FileSystem:
             blocks |= struct.unpack_from("<I", superblock, 336)[0] << 32
         return int(blocks << 10 + min(log_block_size, 6))
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What fstab may call it, by its superblock: by UUID, or by label."""
+        block = self.file.read_at(0, 2048).ljust(2048, b"\0")
+        uuid, label = (block[32:48], block[108:120]) if self.kind == "xfs" else (block[1128:1144], block[1144:1160])
+        digits = uuid.hex()
+        parts = (digits[start:end] for start, end in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32)))
+        return fstab_names("-".join(parts), label)
+
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """Everything that has a name, and the journal."""
@@ -243,6 +252,11 @@ class FileSystem:
             yield entry_of(journal, "<journal>", lambda physical: physical)
         else:
             yield xfs_log(self.file)
+
+
+def fstab_names(uuid: str, label: bytes) -> tuple[str, str]:
+    """Return what fstab may call a file system; its label is padded."""
+    return f"UUID={uuid}", "LABEL=" + label.rstrip(b"\0 ").decode("utf-8", "replace")
 
 
 def begin_of(run: tuple[Extent, Entry]) -> int:

@@ -13,6 +13,7 @@ from pipeline.residue.filesystems import Entry, FileSystem, Partition, SourceFil
 from pipeline.residue.lvm import volumes_in
 from pipeline.residue.vouch import PackageDatabase
 
+LIBRARIES = {"ext": "pyfsext", "xfs": "pyfsxfs"}
 NOT_UNDERSTOOD = {
     "luks": "encrypted data: what it is is not known",
     "lvm": "logical volumes that are not understood: they were searched raw, but their files cannot be named",
@@ -117,14 +118,12 @@ class Locator:
 
 def open_file_system(file: SourceFile, partition: Partition) -> FileSystem | None:
     """Return the file system of a partition, or None when it is not understood. Raises OSError when damaged."""
-    if partition.content == "ext":
-        library = importlib.import_module("pyfsext")
-    elif partition.content == "xfs":
-        library = importlib.import_module("pyfsxfs")
-    else:
-        return open_fat(file.joined(partition.runs)) if partition.content == "vfat" else None
     part = file.joined(partition.runs)
-    volume = library.volume()
+    if partition.content == "vfat":
+        return open_fat(part)
+    if partition.content not in LIBRARIES:
+        return None
+    volume = importlib.import_module(LIBRARIES[partition.content]).volume()
     volume.open_file_object(part)
     return FileSystem(partition.content, part, volume)
 

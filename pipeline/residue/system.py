@@ -135,16 +135,7 @@ def mounted_below(root: FileSystem, names: dict[str, FileSystem]) -> dict[str, F
 
 def names_of(partition: Partition, file_system: FileSystem) -> Iterator[str]:
     """Yield what fstab may call a file system: by UUID, by label, or by the name of its logical volume."""
-    block = file_system.file.read_at(0, 2048).ljust(2048, b"\0")
-    if file_system.kind == "vfat":
-        place = 39 if any(block[22:24]) else 67  # only FAT32 has no size of the table there
-        number, label = block[place : place + 4][::-1].hex().upper(), block[place + 4 : place + 15]
-        yield f"UUID={number[:4]}-{number[4:]}"
-    else:
-        is_xfs = file_system.kind == "xfs"
-        digits, label = (block[32:48].hex(), block[108:120]) if is_xfs else (block[1128:1144].hex(), block[1144:1160])
-        yield "UUID=" + "-".join(digits[start:end] for start, end in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32)))
-    yield "LABEL=" + label.rstrip(b"\0 ").decode("utf-8", "replace")
+    yield from file_system.names
     volume = re.fullmatch(r"logical volume ([^/ ]+)/([^/ ]+)", partition.name)
     if volume:
         group, name = volume[1], volume[2]
