@@ -112,6 +112,15 @@ def test_a_grant_of_sudo_ends_by_itself(debian: Debian, until: str, works: bool)
     assert failures(debian.perform(users.steps(SPEC))) == []
 
 
+def test_a_group_that_equals_root_stays_where_the_spec_names_it(debian: Debian) -> None:
+    people = SPEC.model_dump(mode="json")["users"]
+    people[1]["groups"] = ["disk"]
+    changed = outcomes(debian.perform(users.steps(spec(users=people))))
+    assert changed["nobody is in a group that equals root"] == "ok"
+    assert "sally" in debian.run("grep ^disk: /etc/group")
+    assert failures(debian.perform(users.steps(SPEC))) == []
+
+
 def test_leavers_and_passwords_are_gone(debian: Debian) -> None:
     assert "leaver" not in debian.run("cat /etc/passwd /etc/sudoers.d/*")
     assert not debian.has("/home/leaver")

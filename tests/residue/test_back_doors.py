@@ -138,6 +138,7 @@ CLEAN: dict[str, bytes] = {
                 "usr/bin/true": PACKAGED["usr/bin/true"],
                 "conf/arch.conf": b"DPKG_ARCH=amd64\n",
                 "etc/dhcpcd.conf": b"persistent\n",
+                "etc/initiatorname.iscsi": b"InitiatorName=iqn.2004-10.com.ubuntu:01:3a1c\n",
                 "etc/mdadm/mdadm.conf": b"HOMEHOST <system>\n",
                 ".random-seed": b"random",
             }
@@ -201,7 +202,10 @@ PLANTS = (
     Plant("V08", "usr/lib/x86_64-linux-gnu/libeve.so.1", ELF + b"library"),
     Plant("V08", "etc/console-setup/cached_setup_font.sh", SETUP_FONT + b"/tmp/x\n", mode=0o755),
     Plant(
-        "V08", "etc/console-setup/cached_setup_keyboard.sh", b"#!/bin/sh\nloadkeys '/tmp/x' > '/dev/null'\n", mode=0o755
+        "V08",
+        "etc/console-setup/cached_setup_keyboard.sh",
+        b"#!/bin/sh\nloadkeys '/tmp/cached_x' > '/dev/null'\n",
+        mode=0o755,
     ),
     Plant("V08", "opt/thing/run", ELF + b"thing", mode=0o755),
     Plant("V08", "usr/lib/python3/dist-packages/__pycache__/eve.cpython-311.pyc", b"\xa7\r\r\n" + bytes(12)),

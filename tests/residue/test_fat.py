@@ -156,6 +156,13 @@ def test_clusters_are_free_that_fsck_counts_as_free(tmp_path: Path, form: tuple[
     assert (fat.clusters, fat.clusters - free) == (clusters, used)
 
 
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_fstab_knows_it_by_its_serial_number_and_its_label(tmp_path: Path, form: tuple[int, str]) -> None:
+    with RawFile(Efi(tmp_path, form).path) as source:
+        ((_, file_system),) = Locator(source).file_systems()
+        assert file_system.names == ("UUID=1A2B-3C4D", "LABEL=EFI")
+
+
 def test_a_secret_has_a_place(tmp_path: Path) -> None:
     efi = Efi(tmp_path, FAT12)
     token = "tok-" + os.urandom(12).hex()

@@ -16,12 +16,25 @@ from pipeline.residue.named import ALL_NAMED, NAMED, named_residue
         ("/var/lib/tpm/system.data", "S18", "key of a disk or of a TPM"),
         ("/var/tmp/packer/x", "S16", "temporary file"),
         ("/swapfile", "S21", "swap file"),
+        ("/etc/iscsi/initiatorname.iscsi", "S12", "iSCSI name"),
+        ("/etc/nvme/hostid", "S12", "NVMe name"),
+        ("/etc/nvme/hostnqn", "S12", "NVMe name"),
     ],
 )
 def test_the_rule_that_matches_is_named(path: str, control: str, kind: str) -> None:
     ((rule, entry),) = named_residue((Entry(path, 12, 1, stat.S_IFREG),))
     assert (rule.control, rule.kind, entry.path) == (control, kind, path)
     assert rule.path.fullmatch(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "is_a_name"),
+    [(b"# made\nInitiatorName=iqn.2004-10.com.ubuntu:01:3a1c\n", True), (b"GenerateName=yes\n", False)],
+)
+def test_an_iscsi_name_is_told_by_its_content(content: bytes, is_a_name: bool) -> None:
+    (rule,) = (rule for rule in NAMED if rule.kind == "iSCSI name")
+    assert rule.content is not None
+    assert bool(rule.content.match(content)) is is_a_name
 
 
 def test_an_empty_file_a_folder_and_a_name_that_no_rule_has_are_none() -> None:
